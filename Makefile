@@ -16,7 +16,7 @@ all: $(BUILD)/lockscope
 
 # --- kernel programs: one source, two variants (see bpf/futex.bpf.c) ---------
 BPF_DEPS := $(wildcard bpf/*.h)
-BPF_FLAGS := -O2 -g -target bpf -mcpu=v3 -D__TARGET_ARCH_x86 -Wall -Ibpf
+BPF_FLAGS := -O2 -g -target bpf -mcpu=v3 -D__TARGET_ARCH_x86 -Wall -Ibpf -I/usr/include/$(shell $(CC) -print-multiarch)
 
 $(BUILD)/%.modern.bpf.o: bpf/%.bpf.c $(BPF_DEPS)
 	$(call say,BPF,$@)

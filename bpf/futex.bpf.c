@@ -1,0 +1,364 @@
+/* The futex tier: every blocking lock wait of every process, at the futex
+ * system calls. Built twice (see Makefile): LS_MODERN=1 uses what kernels have
+ * since 5.17 (atomics that return a value, bpf_find_vma), LS_MODERN=0 loads
+ * from 5.10 on. Which one runs is found out by loading it. */
+#include "waits.bpf.h"
+
+char LICENSE[] SEC("license") = "GPL";
+
+/* include/uapi/linux/futex.h */
+#define FUTEX_PRIVATE_FLAG 128
+#define FUTEX_CLOCK_REALTIME 256
+#define FUTEX2_PRIVATE FUTEX_PRIVATE_FLAG
+
+#define SYS_FUTEX 202
+#define SYS_FUTEX_WAIT 455
+
+static __always_inline int current_is_target(void)
+{
+	return is_target((void *)bpf_get_current_task(), bpf_get_current_pid_tgid() >> 32);
+}
+
+/* futex(uaddr, op, val, timeout or val2, uaddr2, val3) */
+SEC("tracepoint/syscalls/sys_enter_futex")
+int enter_futex(struct ls_sys_enter *ctx)
+{
+	__u32 flags = (__u32)ctx->args[1];
+	struct futex_call call = {
+		.word = ctx->args[0],
+		.second_word = ctx->args[4],
+		.op = flags & ~(FUTEX_PRIVATE_FLAG | FUTEX_CLOCK_REALTIME),
+		.value = (__u32)ctx->args[2],
+		.shared = !(flags & FUTEX_PRIVATE_FLAG),
+		.timed = ctx->args[3] != 0,
+	};
+
+	if (!current_is_target())
+		return 0;
+	count(LS_COUNT_CALLS);
+	switch (call.op) {
+	case LS_OP_WAIT:
+	case LS_OP_WAIT_BITSET:
+	case LS_OP_LOCK_PI:
+	case LS_OP_LOCK_PI2:
+	case LS_OP_WAIT_REQUEUE_PI:
+		return begin_wait(ctx, &call);
+	case LS_OP_WAKE_OP:
+		release(ctx, call.second_word, call.shared, 0);
+		return release(ctx, call.word, call.shared, 0);
+	case LS_OP_WAKE:
+	case LS_OP_WAKE_BITSET:
+		return release(ctx, call.word, call.shared, 0);
+	case LS_OP_UNLOCK_PI:
+		return release(ctx, call.word, call.shared, LS_TRAIT_PI);
+	case LS_OP_REQUEUE:
+	case LS_OP_CMP_REQUEUE:
+		call.limit = call.value;
+		return begin_requeue(ctx, &call);
+	case LS_OP_CMP_REQUEUE_PI:
+		return release(ctx, call.word, call.shared, LS_TRAIT_REQUEUE);
+	}
+	return 0;
+}
+
+static __always_inline int leave(void *ctx, __s64 result)
+{
+	__u32 tid = (__u32)bpf_get_current_pid_tgid();
+	struct ls_thread *thread = bpf_map_lookup_elem(&threads, &tid);
+
+	if (!thread)
+		return 0;
+	if (thread->phase == LS_PHASE_WAITING)
+		return end_wait(ctx, thread, result);
+	if (thread->requeueing)
+		return end_requeue(thread, result);
+	return 0;
+}
+
+SEC("tracepoint/syscalls/sys_exit_futex")
+int exit_futex(struct ls_sys_exit *ctx)
+{
+	return leave(ctx, ctx->ret);
+}
+
+/* futex_wait(uaddr, val, mask, flags, timeout, clockid), since 6.7 */
+SEC("tracepoint/syscalls/sys_enter_futex_wait")
+int enter_futex_wait(struct ls_sys_enter *ctx)
+{
+	struct futex_call call = {
+		.word = ctx->args[0],
+		.op = LS_OP_WAIT_BITSET,
+		.value = (__u32)ctx->args[1],
+		.shared = !(ctx->args[3] & FUTEX2_PRIVATE),
+		.timed = ctx->args[4] != 0,
+	};
+
+	if (!current_is_target())
+		return 0;
+	count(LS_COUNT_CALLS);
+	return begin_wait(ctx, &call);
+}
+
+SEC("tracepoint/syscalls/sys_exit_futex_wait")
+int exit_futex_wait(struct ls_sys_exit *ctx)
+{
+	return leave(ctx, ctx->ret);
+}
+
+/* futex_wake(uaddr, mask, nr, flags), since 6.7 */
+SEC("tracepoint/syscalls/sys_enter_futex_wake")
+int enter_futex_wake(struct ls_sys_enter *ctx)
+{
+	if (!current_is_target())
+		return 0;
+	count(LS_COUNT_CALLS);
+	return release(ctx, ctx->args[0], !(ctx->args[3] & FUTEX2_PRIVATE), 0);
+}
+
+/* futex_requeue(waiters[2], flags, nr_wake, nr_requeue), since 6.7 */
+SEC("tracepoint/syscalls/sys_enter_futex_requeue")
+int enter_futex_requeue(struct ls_sys_enter *ctx)
+{
+	struct futex_waitv pair[2] = {};
+	struct futex_call call = { .op = LS_OP_REQUEUE, .limit = (__u32)ctx->args[2] };
+
+	if (!current_is_target())
+		return 0;
+	count(LS_COUNT_CALLS);
+	if (bpf_probe_read_user(&pair, sizeof(pair), (void *)ctx->args[0]))
+		return 0;
+	call.word = pair[0].uaddr;
+	call.second_word = pair[1].uaddr;
+	call.shared = !(pair[0].flags & FUTEX2_PRIVATE);
+	return begin_requeue(ctx, &call);
+}
+
+SEC("tracepoint/syscalls/sys_exit_futex_requeue")
+int exit_futex_requeue(struct ls_sys_exit *ctx)
+{
+	return leave(ctx, ctx->ret);
+}
+
+/* futex_waitv(waiters, nr, flags, timeout, clockid), since 5.16: in the books
+ * of its first element until it is known which one ended it. */
+SEC("tracepoint/syscalls/sys_enter_futex_waitv")
+int enter_futex_waitv(struct ls_sys_enter *ctx)
+{
+	__u32 tid = (__u32)bpf_get_current_pid_tgid();
+	struct futex_waitv first = {};
+	struct futex_call call = {
+		.op = LS_OP_WAITV,
+		.limit = (__u32)ctx->args[1],
+		.timed = ctx->args[3] != 0,
+	};
+	struct ls_thread *thread;
+
+	if (!current_is_target())
+		return 0;
+	count(LS_COUNT_CALLS);
+	if (bpf_probe_read_user(&first, sizeof(first), (void *)ctx->args[0]))
+		return 0;
+	call.word = first.uaddr;
+	call.value = (__u32)first.val;
+	call.shared = !(first.flags & FUTEX2_PRIVATE);
+	begin_wait(ctx, &call);
+	thread = bpf_map_lookup_elem(&threads, &tid);
+	if (thread && thread->phase == LS_PHASE_WAITING) {
+		thread->second_lock = ctx->args[0];
+		visit_elements(ctx->args[0], call.limit, thread->process, 1);
+	}
+	return 0;
+}
+
+SEC("tracepoint/syscalls/sys_exit_futex_waitv")
+int exit_futex_waitv(struct ls_sys_exit *ctx)
+{
+	return leave(ctx, ctx->ret);
+}
+
+/* A thread ends: while waiting, if it was killed; and the kernel wakes those
+ * who wait for its end (pthread_join) or for robust mutexes that it held. */
+SEC("raw_tracepoint/sched_process_exit")
+int thread_exit(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	__u32 tid = (__u32)bpf_get_current_pid_tgid();
+	__u64 joined = (__u64)BPF_CORE_READ(task, clear_child_tid);
+	struct ls_thread *thread;
+
+	if (!current_is_target())
+		return 0;
+	thread = bpf_map_lookup_elem(&threads, &tid);
+	if (thread && thread->phase == LS_PHASE_WAITING) {
+		struct ls_lock *lock = bpf_map_lookup_elem(&locks, &thread->lock);
+		__u64 now = now_ticks_ns();
+
+		if (lock && capturing(now)) {
+			book_end(lock, now);
+			add_wait(thread->lock, thread->stack, now - thread->since_ns,
+				 thread->episode_ns, thread->episode_ns != 0, 0);
+			add_pair(thread->lock, thread->stack, 0, now - thread->since_ns);
+		}
+		thread->phase = LS_PHASE_IDLE;
+	}
+	if (joined)
+		release(ctx, joined, 1, LS_TRAIT_THREAD_EXIT);
+	for (int i = 0; thread && i < LS_MAX_HELD; i++) {
+		__u64 lock_id = thread->held[i].lock;
+		struct ls_lock *lock = lock_id ? bpf_map_lookup_elem(&locks, &lock_id) : 0;
+
+		if (lock)
+			release(ctx, thread->held[i].word, lock->key.type == LS_LOCK_SHARED,
+				LS_TRAIT_THREAD_EXIT);
+	}
+	if (thread)
+		bpf_map_delete_elem(&threads, &tid);
+	return 0;
+}
+
+/* A process becomes another program: its locks are gone, and so is the tid of
+ * the thread that did it, which takes its leader's. */
+SEC("raw_tracepoint/sched_process_exec")
+int process_exec(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct task_struct *task = (void *)ctx->args[0];
+	__u32 old_tid = (__u32)ctx->args[1];
+	__u32 tid = (__u32)bpf_get_current_pid_tgid();
+
+	bpf_map_delete_elem(&threads, &old_tid);
+	bpf_map_delete_elem(&threads, &tid);
+	if (current_is_target())
+		notify(process_of(task, tid), LS_NOTICE_EXEC);
+	return 0;
+}
+
+/* Children of a command that we started belong to it. */
+SEC("raw_tracepoint/sched_process_fork")
+int process_fork(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct task_struct *child = (void *)ctx->args[1];
+	__u32 parent = bpf_get_current_pid_tgid() >> 32;
+	__u32 tgid = BPF_CORE_READ(child, tgid);
+	__u8 one = 1;
+
+	if (ls_follow_forks && tgid != parent && bpf_map_lookup_elem(&target_tgids, &parent))
+		bpf_map_update_elem(&target_tgids, &tgid, &one, BPF_ANY);
+	return 0;
+}
+
+#if LS_MODERN
+/* Since 5.15 (dd6e10fbd9fb). */
+#define user_regs_of(task) ((struct pt_regs *)bpf_task_pt_regs(task))
+#else
+/* At the top of the kernel stack, which is 16 KiB on x86-64. */
+#define user_regs_of(task) \
+	((struct pt_regs *)(BPF_CORE_READ(task, stack) + 16384 - sizeof(struct pt_regs)))
+#endif
+
+static __always_inline int is_asleep(struct task_struct *task)
+{
+	if (bpf_core_field_exists(task->__state))
+		return BPF_CORE_READ(task, __state) & 1 /* TASK_INTERRUPTIBLE */;
+	return BPF_CORE_READ((struct task_struct___before_5_14 *)task, state) & 1;
+}
+
+/* Enters a thread that was asleep before we attached. Its system call's end may
+ * come at this very moment on another CPU; whoever finds the thread awake after
+ * entering it takes it out again. */
+static __noinline int adopt(struct task_struct *task, const struct ls_blocked *blocked)
+{
+	/* The file behind another task's shared futex can't be looked up from
+	 * here. pthread_join's is in private memory; others are known by the
+	 * address alone until they wait again. */
+	struct futex_call call = {
+		.word = blocked->args[0],
+		.op = blocked->args[1] & ~(__u64)(FUTEX_PRIVATE_FLAG | FUTEX_CLOCK_REALTIME),
+		.value = (__u32)blocked->args[2],
+		.timed = blocked->args[3] != 0,
+	};
+	__u64 process = blocked->process, now = now_ticks_ns(), id;
+	struct ls_lock_key key = {};
+	struct ls_thread *thread;
+	__u32 tid = blocked->tid;
+	struct ls_lock *lock;
+
+	if (call.op != LS_OP_WAIT && call.op != LS_OP_WAIT_BITSET && call.op != LS_OP_LOCK_PI &&
+	    call.op != LS_OP_LOCK_PI2)
+		return 0;
+	id = find_lock_key(process, call.word, 0, &key);
+	lock = find_or_make_lock(id, &key, process, call.word);
+	if (!lock || bpf_map_update_elem(&threads, &tid, &zero_thread, BPF_NOEXIST) != 0)
+		return 0;
+	thread = bpf_map_lookup_elem(&threads, &tid);
+	if (!thread)
+		return 0;
+	set_bits_u32(&lock->traits, traits_of(&call));
+	set_thread_bit(lock->waiter_threads, tid);
+	meet_process(process, now);
+	book_begin(lock, now);
+	thread->process = process;
+	thread->lock = id;
+	thread->word = call.word;
+	thread->since_ns = now;
+	thread->value = call.value;
+	thread->op = call.op;
+	thread->before_attach = 1;
+	*(volatile __u8 *)&thread->phase = LS_PHASE_WAITING;
+	if (!is_asleep(task) && thread->before_attach && thread->lock == id) {
+		thread->phase = LS_PHASE_IDLE;
+		book_end(lock, now);
+	}
+	return 0;
+}
+
+/* Whether the task sleeps in a futex call; if so, fills in `blocked`. */
+static __noinline int find_blocked(struct task_struct *task, struct ls_blocked *blocked)
+{
+	struct pt_regs *regs = user_regs_of(task);
+	unsigned long nr = 0, args[8];
+
+	if (bpf_probe_read_kernel(&nr, sizeof(nr), &regs->orig_ax) ||
+	    (nr != SYS_FUTEX && nr != SYS_FUTEX_WAIT))
+		return 0;
+	bpf_probe_read_kernel(&blocked->ip, sizeof(blocked->ip), &regs->ip);
+	bpf_probe_read_kernel(&blocked->sp, sizeof(blocked->sp), &regs->sp);
+	bpf_probe_read_kernel(&blocked->bp, sizeof(blocked->bp), &regs->bp);
+	/* r11, r10, r9, r8, ax, cx, dx, si; di is next */
+	if (bpf_probe_read_kernel(args, sizeof(args), &regs->r11) ||
+	    bpf_probe_read_kernel(&blocked->args[0], sizeof(__u64), &regs->di))
+		return 0;
+	blocked->nr = nr;
+	blocked->args[1] = args[7];
+	blocked->args[2] = args[6];
+	blocked->args[3] = args[1];
+	if (nr == SYS_FUTEX_WAIT) {
+		/* futex_wait(uaddr, val, mask, flags, timeout) in futex's terms */
+		blocked->args[1] = LS_OP_WAIT_BITSET | FUTEX_PRIVATE_FLAG;
+		blocked->args[2] = args[7];
+		blocked->args[3] = args[3];
+	}
+	return 1;
+}
+
+/* Lists the target's threads that sleep in a futex call, with the registers to
+ * unwind them by. */
+SEC("iter/task")
+int blocked_threads(struct bpf_iter__task *ctx)
+{
+	struct task_struct *task = ctx->task;
+	struct ls_blocked blocked = {};
+
+	if (!task || BPF_CORE_READ(task, flags) & 0x00200000 /* PF_KTHREAD */ || !is_asleep(task))
+		return 0;
+	blocked.tid = BPF_CORE_READ(task, pid);
+	blocked.tgid = BPF_CORE_READ(task, tgid);
+	if (ls_filter_kind == LS_FILTER_CGROUP || !is_target(task, blocked.tgid))
+		return 0;
+	blocked.process = process_of(task, blocked.tgid);
+	if (!find_blocked(task, &blocked))
+		return 0;
+	if (ls_adopt_waits)
+		adopt(task, &blocked);
+	bpf_seq_write(ctx->meta->seq, &blocked, sizeof(blocked));
+	return 0;
+}
