@@ -1,0 +1,111 @@
+#include "symbolize/elf_symbols.h"
+
+#include <algorithm>
+#include <cstring>
+#include <deque>
+#include <limits>
+
+namespace lockscope {
+namespace {
+
+constexpr uint64_t kMaxStringsBytes = 256 << 20;  // chrome, unstripped: 110 MB
+constexpr uint64_t kMaxSymbolsRead = 16 << 20;    // data and undefined ones included
+constexpr size_t kSymbolsPerRead = 8192;
+constexpr size_t kMaxCodeRanges = 32;
+
+/// Feeds the function symbols of one file to a builder.
+class SymbolReader {
+ public:
+  // The code is told by the program headers of the file that runs: those of a
+  // debug file are not kept up by every tool.
+  explicit SymbolReader(const ElfFile& code) {
+    for (const Elf64_Phdr& segment : code.segments()) {
+      if (segment.p_type != PT_LOAD || !(segment.p_flags & PF_X)) continue;
+      if (code_.size() < kMaxCodeRanges) code_.push_back({segment.p_vaddr, segment.p_memsz});
+    }
+  }
+
+  /// False when the file has no such table.
+  bool read(const ElfFile& file, uint32_t section_type) {
+    const ElfFile::Section* table = file.find_section(section_type);
+    if (!table || table->header.sh_entsize != sizeof(Elf64_Sym) ||
+        table->header.sh_link >= file.sections().size()) {
+      return false;
+    }
+    auto strings = file.bytes_of(&file.sections()[table->header.sh_link], kMaxStringsBytes);
+    if (!strings) return false;
+    strings_.push_back(std::move(*strings));
+
+    // In portions: only a part of the symbols are functions, and there is no
+    // need to have both tables in memory.
+    const uint64_t count = std::min(table->header.sh_size / sizeof(Elf64_Sym), kMaxSymbolsRead);
+    std::vector<Elf64_Sym> portion(std::min<uint64_t>(count, kSymbolsPerRead));
+    bool any = false;
+    for (uint64_t done = 0; done < count && !builder_.full();) {
+      const size_t wanted = std::min<uint64_t>(count - done, kSymbolsPerRead);
+      const size_t bytes = file.read_at(table->header.sh_offset + done * sizeof(Elf64_Sym),
+                                        portion.data(), wanted * sizeof(Elf64_Sym));
+      const size_t got = bytes / sizeof(Elf64_Sym);
+      for (size_t i = 0; i < got; ++i) any |= add(file, portion[i]);
+      if (got < wanted) break;
+      done += got;
+    }
+    return any;
+  }
+
+  SymbolTable build() { return builder_.build(); }
+
+ private:
+  bool add(const ElfFile& file, const Elf64_Sym& symbol) {
+    const unsigned type = ELF64_ST_TYPE(symbol.st_info);
+    if ((type != STT_FUNC && type != STT_GNU_IFUNC) || symbol.st_shndx == SHN_UNDEF ||
+        symbol.st_name >= strings_.back().size()) {
+      return false;
+    }
+    const CodeRange* code = nullptr;
+    for (const CodeRange& range : code_) {
+      if (symbol.st_value - range.start < range.size) code = &range;
+    }
+    if (!code) return false;
+
+    // How far a symbol without a size may reach: the end of its section.
+    uint64_t limit = 0;
+    if (symbol.st_shndx < file.sections().size()) {
+      const Elf64_Shdr& section = file.sections()[symbol.st_shndx].header;
+      if (symbol.st_value - section.sh_addr < section.sh_size) {
+        limit = section.sh_addr + section.sh_size;
+      }
+    }
+    const char* text = strings_.back().data() + symbol.st_name;
+    const size_t room =
+        std::min(strings_.back().size() - symbol.st_name, SymbolTableBuilder::kMaxNameBytes + 1);
+    std::string_view name(text, strnlen(text, room));
+    // "memcpy@@GLIBC_2.14"
+    if (const size_t at = name.find('@'); at != std::string_view::npos && at > 0) {
+      name = name.substr(0, at);
+    }
+    const unsigned binding = ELF64_ST_BIND(symbol.st_info);
+    const int rank = binding == STB_LOCAL ? 2 : binding == STB_WEAK ? 1 : 0;
+    builder_.add(name, symbol.st_value, symbol.st_size, limit, rank);
+    return true;
+  }
+
+  std::vector<CodeRange> code_;
+  std::deque<std::string> strings_;  // what the builder's names point into
+  SymbolTableBuilder builder_;
+};
+
+}  // namespace
+
+ElfSymbols ElfSymbols::load(const ElfFile& file, const ElfFile* debug_file) {
+  SymbolReader reader(file);
+  bool complete = reader.read(file, SHT_SYMTAB);
+  if (debug_file) complete |= reader.read(*debug_file, SHT_SYMTAB);
+  reader.read(file, SHT_DYNSYM);
+  ElfSymbols result;
+  result.symbols_ = reader.build();
+  if (!complete) result.ranges_ = EhFrameRanges::load(file);
+  return result;
+}
+
+}  // namespace lockscope
