@@ -26,7 +26,9 @@ class SymbolReader {
   }
 
   /// False when the file has no such table.
-  bool read(const ElfFile& file, uint32_t section_type) {
+  /// `bounds`, if given, are all that tells how far a symbol without a size may
+  /// reach when the functions after it may have lost their names.
+  bool read(const ElfFile& file, uint32_t section_type, const EhFrameRanges* bounds = nullptr) {
     const ElfFile::Section* table = file.find_section(section_type);
     if (!table || table->header.sh_entsize != sizeof(Elf64_Sym) ||
         table->header.sh_link >= file.sections().size()) {
@@ -46,7 +48,7 @@ class SymbolReader {
       const size_t bytes = file.read_at(table->header.sh_offset + done * sizeof(Elf64_Sym),
                                         portion.data(), wanted * sizeof(Elf64_Sym));
       const size_t got = bytes / sizeof(Elf64_Sym);
-      for (size_t i = 0; i < got; ++i) any |= add(file, portion[i]);
+      for (size_t i = 0; i < got; ++i) any |= add(file, portion[i], bounds);
       if (got < wanted) break;
       done += got;
     }
@@ -56,7 +58,7 @@ class SymbolReader {
   SymbolTable build() { return builder_.build(); }
 
  private:
-  bool add(const ElfFile& file, const Elf64_Sym& symbol) {
+  bool add(const ElfFile& file, const Elf64_Sym& symbol, const EhFrameRanges* bounds) {
     const unsigned type = ELF64_ST_TYPE(symbol.st_info);
     if ((type != STT_FUNC && type != STT_GNU_IFUNC) || symbol.st_shndx == SHN_UNDEF ||
         symbol.st_name >= strings_.back().size()) {
@@ -75,6 +77,11 @@ class SymbolReader {
       if (symbol.st_value - section.sh_addr < section.sh_size) {
         limit = section.sh_addr + section.sh_size;
       }
+    }
+    if (symbol.st_size == 0 && bounds) {
+      const auto range = bounds->find(symbol.st_value);
+      if (!range || range->start != symbol.st_value) return false;
+      limit = std::min(limit, range->start + range->size);
     }
     const char* text = strings_.back().data() + symbol.st_name;
     const size_t room =
@@ -101,10 +108,10 @@ ElfSymbols ElfSymbols::load(const ElfFile& file, const ElfFile* debug_file) {
   SymbolReader reader(file);
   bool complete = reader.read(file, SHT_SYMTAB);
   if (debug_file) complete |= reader.read(*debug_file, SHT_SYMTAB);
-  reader.read(file, SHT_DYNSYM);
   ElfSymbols result;
-  result.symbols_ = reader.build();
   if (!complete) result.ranges_ = EhFrameRanges::load(file);
+  reader.read(file, SHT_DYNSYM, complete ? nullptr : &result.ranges_);
+  result.symbols_ = reader.build();
   return result;
 }
 

@@ -1,0 +1,224 @@
+#include "symbolize/elf_symbols.h"
+
+#include <dlfcn.h>
+#include <gtest/gtest.h>
+
+#include <cstring>
+
+#include "programs.h"
+#include "symbolize/debug_file.h"
+
+namespace lockscope {
+namespace {
+
+std::string name_at(const ElfSymbols& symbols, uint64_t address) {
+  const auto symbol = symbols.find(address);
+  return symbol ? std::string(symbol->name) : "";
+}
+
+constexpr char kFunctions[] = R"(
+  static __attribute__((noinline)) int hidden(int n) { __asm__ volatile(""); return n + 1; }
+  __attribute__((noinline)) int visible(int n) { return hidden(n) * 2; }
+  int alias(int n) __attribute__((alias("visible")));
+  int __inner(int n) __attribute__((alias("visible")));
+  __asm__(".pushsection .text\n.globl bare\n.type bare, @function\n"
+          "nop\nbare:\nnop\nret\n"
+          ".globl plain\n.type plain, @function\nplain:\nret\n.popsection\n"
+          ".section .text.other,\"ax\"\nnop\n.type last,@function\nlast:\nret\n"
+          ".section .text.zzz,\"ax\"\n.text");
+  int data = 1;
+  int main(void) { return visible(data); }
+)";
+
+TEST(ElfSymbols, NamesOfLibc) {
+  Dl_info info;
+  ASSERT_TRUE(::dladdr(reinterpret_cast<void*>(&::pthread_mutex_lock), &info));
+  const ElfFile file = open_elf(info.dli_fname);
+  const ElfSymbols symbols = ElfSymbols::load(file);
+  const auto address_of = [&](const char* name) {
+    return reinterpret_cast<uint64_t>(::dlsym(RTLD_DEFAULT, name)) -
+           reinterpret_cast<uint64_t>(info.dli_fbase);
+  };
+  // Each has aliases with underscores at the same address, and a version.
+  for (const char* name : {"pthread_mutex_lock", "pthread_cond_wait", "write", "printf", "malloc",
+                           "sem_wait", "pthread_rwlock_rdlock"}) {
+    EXPECT_EQ(name_at(symbols, address_of(name)), name);
+    EXPECT_EQ(name_at(symbols, address_of(name) + 5), name);
+  }
+  EXPECT_GT(symbols.size(), 1500u);
+  EXPECT_EQ(file.build_id().size(), 40u);
+}
+
+TEST(ElfSymbols, ExactRanges) {
+  TempDir dir;
+  compile(kFunctions, dir / "a", "-O1");
+  const auto truth = nm(dir / "a");
+  const ElfSymbols symbols = ElfSymbols::load(open_elf(dir / "a"));
+
+  const auto hidden = symbols.find(truth.at("hidden"));
+  ASSERT_TRUE(hidden);
+  EXPECT_EQ(hidden->name, "hidden");
+  EXPECT_EQ(hidden->start, truth.at("hidden"));
+  EXPECT_GT(hidden->size, 0u);
+  EXPECT_EQ(name_at(symbols, hidden->start + hidden->size - 1), "hidden");
+  EXPECT_NE(name_at(symbols, hidden->start + hidden->size), "hidden");
+  EXPECT_NE(name_at(symbols, hidden->start - 1), "hidden");
+  EXPECT_EQ(name_at(symbols, truth.at("visible")), "alias") << "shortest, no underscores";
+  EXPECT_EQ(name_at(symbols, truth.at("main")), "main");
+  EXPECT_EQ(name_at(symbols, truth.at("_start")), "_start");
+  EXPECT_EQ(name_at(symbols, truth.at("data")), "") << "not a function";
+  EXPECT_EQ(name_at(symbols, 0), "");
+  EXPECT_EQ(name_at(symbols, ~0ull), "");
+}
+
+TEST(ElfSymbols, SymbolsWithoutSizeEndAtTheNextOrWithTheSection) {
+  TempDir dir;
+  compile(kFunctions, dir / "a", "-O1");
+  const auto truth = nm(dir / "a");
+  const ElfFile file = open_elf(dir / "a");
+  const ElfSymbols symbols = ElfSymbols::load(file);
+  EXPECT_EQ(name_at(symbols, truth.at("bare")), "bare");
+  EXPECT_EQ(name_at(symbols, truth.at("bare") + 1), "bare");
+  EXPECT_NE(name_at(symbols, truth.at("bare") - 1), "bare");
+  EXPECT_EQ(name_at(symbols, truth.at("plain")), "plain");
+  // _init and _fini are alone in their sections.
+  const ElfFile::Section* fini = file.find_section(".fini");
+  ASSERT_TRUE(fini);
+  EXPECT_EQ(name_at(symbols, fini->header.sh_addr + fini->header.sh_size - 1), "_fini");
+  EXPECT_EQ(name_at(symbols, fini->header.sh_addr + fini->header.sh_size), "");
+}
+
+TEST(ElfSymbols, SymbolsWithoutSizeClaimNothingThatMayBeAnothers) {
+  TempDir dir;
+  compile(kFunctions, dir / "a", "-O1 -rdynamic");
+  const auto truth = nm(dir / "a");
+  run("strip " + (dir / "a"));
+  const ElfSymbols symbols = ElfSymbols::load(open_elf(dir / "a"));
+  EXPECT_EQ(name_at(symbols, truth.at("main")), "main");
+  EXPECT_EQ(name_at(symbols, truth.at("bare")), "") << "no size, no .eh_frame: may end anywhere";
+  EXPECT_EQ(name_at(symbols, truth.at("hidden")), "");
+}
+
+TEST(ElfSymbols, NestedSymbols) {
+  SymbolTableBuilder builder;
+  builder.add("outer", 100, 100, 0, 0);
+  builder.add("inner", 120, 10, 0, 0);
+  builder.add("label", 150, 0, 200, 0);
+  builder.add("after", 200, 0, 0x1000, 0);
+  builder.add("next", 250, 5, 0, 0);
+  const SymbolTable table = builder.build();
+  const auto name = [&](uint64_t a) {
+    const auto symbol = table.find(a);
+    return symbol ? std::string(symbol->name) : "";
+  };
+  EXPECT_EQ(name(99), "");
+  EXPECT_EQ(name(119), "outer");
+  EXPECT_EQ(name(129), "inner");
+  EXPECT_EQ(name(130), "outer");
+  EXPECT_EQ(name(150), "outer") << "a label inside is no function";
+  EXPECT_EQ(name(199), "outer");
+  EXPECT_EQ(name(249), "after");
+  EXPECT_EQ(name(254), "next");
+  EXPECT_EQ(name(255), "");
+}
+
+TEST(ElfSymbols, StaticAndStaticPie) {
+  TempDir dir;
+  for (const char* flags : {"-static", "-static-pie", "-no-pie", "-pie"}) {
+    compile(kFunctions, dir / "a", std::string("-O1 ") + flags);
+    const auto truth = nm(dir / "a");
+    const ElfFile file = open_elf(dir / "a");
+    const ElfSymbols symbols = ElfSymbols::load(file);
+    EXPECT_EQ(name_at(symbols, truth.at("hidden")), "hidden") << flags;
+    const auto offset = file.offset_of_address(truth.at("hidden"));
+    ASSERT_TRUE(offset) << flags;
+    EXPECT_EQ(file.address_of_offset(*offset), truth.at("hidden")) << flags;
+  }
+}
+
+TEST(ElfSymbols, StrippedHasRanges) {
+  TempDir dir;
+  compile(kFunctions, dir / "a", "-O1");
+  const auto truth = nm(dir / "a");
+  run("strip " + (dir / "a"));
+  const ElfSymbols symbols = ElfSymbols::load(open_elf(dir / "a"));
+  EXPECT_EQ(name_at(symbols, truth.at("hidden")), "");
+  const auto range = symbols.find_range(truth.at("hidden") + 1);
+  ASSERT_TRUE(range);
+  EXPECT_EQ(range->start, truth.at("hidden"));
+  EXPECT_FALSE(symbols.find_range(truth.at("data")));
+}
+
+TEST(ElfSymbols, WithoutSectionHeaders) {
+  TempDir dir;
+  compile(kFunctions, dir / "a", "-O1");
+  std::string image = read_all(dir / "a");
+  Elf64_Ehdr header;
+  std::memcpy(&header, image.data(), sizeof header);
+  header.e_shoff = header.e_shnum = header.e_shstrndx = 0;
+  std::memcpy(image.data(), &header, sizeof header);
+  const auto file = ElfFile::from_memory(image);
+  ASSERT_TRUE(file.ok());
+  EXPECT_FALSE(const_cast<ElfFile&>(*file).build_id().empty());
+  EXPECT_EQ(ElfSymbols::load(*file).size(), 0u);
+}
+
+TEST(DebugFile, ByLinkWithCrc) {
+  TempDir dir;
+  compile(kFunctions, dir / "a", "-O1 -Wl,--build-id=none");
+  const auto truth = nm(dir / "a");
+  run("cd " + dir.path() + " && objcopy --only-keep-debug a a.debug && strip a && " +
+      "objcopy --add-gnu-debuglink=a.debug a");
+  const ElfFile file = open_elf(dir / "a");
+  EXPECT_EQ(file.build_id(), "");
+  {
+    const auto debug = find_debug_file(file, dir / "a", {"/"});
+    ASSERT_TRUE(debug);
+    const ElfSymbols symbols = ElfSymbols::load(file, &*debug);
+    EXPECT_EQ(name_at(symbols, truth.at("hidden")), "hidden");
+  }
+  // In .debug/ as well, and through a link that stays inside the root.
+  run("mkdir " + (dir / ".debug") + " && mv " + (dir / "a.debug") + " " + (dir / ".debug"));
+  EXPECT_TRUE(find_debug_file(file, dir / "a", {"/"}));
+  EXPECT_TRUE(find_debug_file(file, "/a", {dir.path()})) << "another root";
+  // Any other content is not this file's.
+  run("printf x >> " + (dir / ".debug/a.debug"));
+  EXPECT_FALSE(find_debug_file(file, dir / "a", {"/"}));
+}
+
+TEST(DebugFile, ByBuildId) {
+  TempDir dir;
+  compile(kFunctions, dir / "a", "-O1");
+  const auto truth = nm(dir / "a");
+  const std::string id = open_elf(dir / "a").build_id();
+  const std::string store = dir / ("root/usr/lib/debug/.build-id/" + id.substr(0, 2));
+  run("mkdir -p " + store + " && objcopy --only-keep-debug " + (dir / "a") + " " + store + "/" +
+      id.substr(2) + ".debug && strip " + (dir / "a"));
+  const ElfFile file = open_elf(dir / "a");
+  const auto debug = find_debug_file(file, "/bin/a", {dir / "root"});
+  ASSERT_TRUE(debug);
+  EXPECT_EQ(name_at(ElfSymbols::load(file, &*debug), truth.at("hidden")), "hidden");
+
+  // A file in its place that has another build id.
+  compile("int main(void) { return 7; }", store + "/" + id.substr(2) + ".debug");
+  EXPECT_FALSE(find_debug_file(file, "/bin/a", {dir / "root"}));
+}
+
+TEST(OpenInRoot, OnlyRegularFilesAndOnlyInside) {
+  TempDir dir;
+  run("mkdir " + (dir / "root"));
+  write_file(dir / "outside", "x");
+  write_file(dir / "root/inside", "x");
+  run("cd " + (dir / "root") + " && mkfifo fifo && ln -s /inside absolute && ln -s " +
+      (dir / "outside") + " escape && ln -s ../outside up && ln -s /dev/zero device");
+  EXPECT_TRUE(open_in_root(dir / "root", "/inside").ok());
+  EXPECT_TRUE(open_in_root(dir / "root", "/absolute").ok());
+  EXPECT_TRUE(open_in_root(dir / "root", "/../inside").ok());
+  for (const char* name : {"/fifo", "/escape", "/up", "/device", "/none", "/"}) {
+    EXPECT_FALSE(open_in_root(dir / "root", name).ok()) << name;
+  }
+  EXPECT_FALSE(open_in_root("/", "/dev/zero").ok());
+}
+
+}  // namespace
+}  // namespace lockscope

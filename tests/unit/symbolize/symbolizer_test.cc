@@ -1,0 +1,264 @@
+#include "symbolize/symbolizer.h"
+
+#include <dlfcn.h>
+#include <gtest/gtest.h>
+#include <sys/auxv.h>
+#include <sys/mman.h>
+
+#include <chrono>
+#include <random>
+
+#include "programs.h"
+
+namespace lockscope {
+namespace {
+
+__attribute__((noinline)) int function_of_this_test(int n) {
+  __asm__ volatile("");
+  return n + 1;
+}
+
+Frame frame_at(Symbolizer& symbolizer, pid_t pid, uint64_t address,
+               AddressKind kind = AddressKind::Exact) {
+  const auto maps = read_maps(pid);
+  EXPECT_TRUE(maps.ok());
+  const auto frames = symbolizer.symbolize(pid, *maps, address, kind);
+  EXPECT_GE(frames.size(), 1u);
+  return frames.back();
+}
+
+uint64_t address_of(auto* function) { return reinterpret_cast<uint64_t>(function); }
+
+TEST(Symbolizer, OwnProcess) {
+  Symbolizer symbolizer;
+  const Frame own = frame_at(symbolizer, ::getpid(), address_of(&function_of_this_test));
+  EXPECT_EQ(own.function, "lockscope::(anonymous namespace)::function_of_this_test");
+  EXPECT_EQ(own.module, std::filesystem::read_symlink("/proc/self/exe").filename());
+  EXPECT_EQ(frame_at(symbolizer, ::getpid(), address_of(&::pthread_mutex_unlock)),
+            (Frame{.function = "pthread_mutex_unlock", .module = "libc.so.6"}));
+}
+
+TEST(Symbolizer, ReturnAddressesBelongToTheCall) {
+  Symbolizer symbolizer;
+  const uint64_t entry = address_of(&::pthread_mutex_unlock);
+  EXPECT_NE(frame_at(symbolizer, ::getpid(), entry, AddressKind::Return).function,
+            "pthread_mutex_unlock");
+  EXPECT_EQ(frame_at(symbolizer, ::getpid(), entry + 1, AddressKind::Return).function,
+            "pthread_mutex_unlock");
+}
+
+TEST(Symbolizer, Vdso) {
+  Symbolizer symbolizer;
+  const auto maps = read_maps(::getpid());
+  const uint64_t base = ::getauxval(AT_SYSINFO_EHDR);
+  if (base == 0) GTEST_SKIP() << "no vdso";
+  const std::string image(reinterpret_cast<const char*>(base), 4096);
+  const auto file = ElfFile::from_memory(image);
+  ASSERT_TRUE(file.ok());
+  void* vdso = ::dlopen("linux-vdso.so.1", RTLD_NOLOAD | RTLD_LAZY);
+  if (!vdso) GTEST_SKIP() << "the vdso is not to be had by name";
+  const auto address = reinterpret_cast<uint64_t>(::dlsym(vdso, "__vdso_clock_gettime"));
+  ASSERT_NE(address, 0u);
+  EXPECT_EQ(symbolizer.symbolize(::getpid(), *maps, address, AddressKind::Exact).at(0),
+            (Frame{.function = "clock_gettime", .module = "[vdso]"}));
+}
+
+TEST(Symbolizer, AddressesWithoutFile) {
+  Symbolizer symbolizer;
+  void* memory = ::mmap(nullptr, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  ASSERT_NE(memory, MAP_FAILED);
+  // The kernel may join it to a neighbour: the offset is not ours to know.
+  const Frame anonymous = frame_at(symbolizer, ::getpid(), address_of(static_cast<char*>(memory)) + 0x10);
+  EXPECT_EQ(anonymous.module, "[anon]");
+  EXPECT_EQ(anonymous.function.substr(0, 9), "[anon]+0x");
+  ::munmap(memory, 4096);
+  EXPECT_EQ(frame_at(symbolizer, ::getpid(), 0x10),
+            (Frame{.function = "[unknown]+0x10", .module = "[unknown]"}));
+  EXPECT_EQ(frame_at(symbolizer, ::getpid(), 0, AddressKind::Return).function, "[unknown]+0x0");
+  EXPECT_EQ(symbolizer.symbolize(1, {}, 0x1234, AddressKind::Exact).at(0).function,
+            "[unknown]+0x1234");
+}
+
+TEST(Symbolizer, RunningProgram) {
+  TempDir dir;
+  compile(waiting_program(), dir / "service", "-O1");
+  Child child(dir / "service");
+  Symbolizer symbolizer;
+  EXPECT_EQ(frame_at(symbolizer, child.pid(), child.address("worker")),
+            (Frame{.function = "worker", .module = "service"}));
+  EXPECT_EQ(frame_at(symbolizer, child.pid(), child.address("main") + 4).function, "main");
+  const auto maps = *read_maps(child.pid());
+  const std::string id = symbolizer.build_id(child.pid(), maps.at(0));
+  EXPECT_EQ(id, open_elf(dir / "service").build_id());
+}
+
+TEST(Symbolizer, StrippedProgramHasStableNames) {
+  TempDir dir;
+  compile(waiting_program(), dir / "service", "-O1");
+  const uint64_t start = nm(dir / "service").at("worker");
+  run("strip " + (dir / "service"));
+  Child child(dir / "service");
+  Symbolizer symbolizer;
+  char name[64];
+  std::snprintf(name, sizeof name, "service!fn@0x%llx", static_cast<unsigned long long>(start));
+  EXPECT_EQ(frame_at(symbolizer, child.pid(), child.address("worker") + 2).function, name);
+
+  // Without .eh_frame nothing is known but the place.
+  compile(waiting_program(), dir / "bare", "-O1");
+  const uint64_t bare = nm(dir / "bare").at("worker");
+  run("strip -R .eh_frame -R .eh_frame_hdr " + (dir / "bare"));
+  Child second(dir / "bare");
+  std::snprintf(name, sizeof name, "bare+0x%llx", static_cast<unsigned long long>(bare + 2));
+  for (const AddressKind kind : {AddressKind::Exact, AddressKind::Return}) {
+    EXPECT_EQ(frame_at(symbolizer, second.pid(), second.address("worker") + 2, kind).function,
+              name);
+  }
+}
+
+TEST(Symbolizer, DebugFileOfAStrippedProgram) {
+  TempDir dir;
+  compile(waiting_program("secret_worker"), dir / "service", "-O1");
+  run("cd " + dir.path() + " && objcopy --only-keep-debug service service.debug && " +
+      "strip service && objcopy --add-gnu-debuglink=service.debug service");
+  Child child(dir / "service");
+  Symbolizer symbolizer;
+  EXPECT_EQ(frame_at(symbolizer, child.pid(), child.address("worker")).function, "secret_worker");
+  Symbolizer without({.debug_files = false});
+  EXPECT_NE(frame_at(without, child.pid(), child.address("worker")).function, "secret_worker");
+}
+
+TEST(Symbolizer, DeletedFile) {
+  TempDir dir;
+  compile(waiting_program(), dir / "service", "-O1");
+  Child child(dir / "service");
+  run("rm " + (dir / "service"));
+  Symbolizer symbolizer;
+  EXPECT_EQ(frame_at(symbolizer, child.pid(), child.address("worker")),
+            (Frame{.function = "worker", .module = "service"}));
+}
+
+TEST(Symbolizer, ReplacedFileIsNotMistaken) {
+  TempDir dir;
+  compile(waiting_program("old_worker"), dir / "service", "-O1");
+  Child old_child(dir / "service");
+  // As a package manager does it: another file under the old name.
+  compile("int padding(int n) { return n * 5 + 3; }" + waiting_program("new_worker"),
+          dir / "service.new", "-O0");
+  run("mv " + (dir / "service.new") + " " + (dir / "service"));
+  Child new_child(dir / "service");
+  Symbolizer symbolizer;
+  EXPECT_EQ(frame_at(symbolizer, old_child.pid(), old_child.address("worker")).function,
+            "old_worker");
+  EXPECT_EQ(frame_at(symbolizer, new_child.pid(), new_child.address("worker")).function,
+            "new_worker");
+}
+
+TEST(Symbolizer, ProcessThatIsGone) {
+  TempDir dir;
+  compile(waiting_program(), dir / "service", "-O1");
+  Child child(dir / "service");
+  const pid_t pid = child.pid();
+  const auto maps = *read_maps(pid);
+  const uint64_t worker = child.address("worker");
+  child.stop();
+  Symbolizer symbolizer;
+  EXPECT_EQ(symbolizer.symbolize(pid, maps, worker, AddressKind::Exact).at(0).function, "worker")
+      << "its file is still there";
+
+  Child second(dir / "service");
+  const auto second_maps = *read_maps(second.pid());
+  const uint64_t second_worker = second.address("worker");
+  const pid_t second_pid = second.pid();
+  Symbolizer preloaded;
+  preloaded.preload(second_pid, second_maps);
+  second.stop();
+  run("rm " + (dir / "service"));
+  EXPECT_EQ(preloaded.symbolize(second_pid, second_maps, second_worker, AddressKind::Exact)
+                .at(0)
+                .function,
+            "worker");
+  Symbolizer late;
+  EXPECT_EQ(late.symbolize(second_pid, second_maps, second_worker, AddressKind::Exact)
+                .at(0)
+                .function.substr(0, 10),
+            "service+0x");
+}
+
+TEST(Symbolizer, HostileNamesArePrintable) {
+  TempDir dir;
+  compile(waiting_program("evil_worker"), dir / "service", "-O1");
+  std::string image = read_all(dir / "service");
+  for (size_t at = image.find("evil_worker"); at != std::string::npos;
+       at = image.find("evil_worker", at)) {
+    image.replace(at, 11, "\x1b[2J\n\xff\"\\<b>");
+  }
+  const std::string path = dir / "ser\nvice";
+  write_file(path, image);
+  ::chmod(path.c_str(), 0755);
+  Child child("'" + path + "'");
+  Symbolizer symbolizer;
+  const Frame frame = frame_at(symbolizer, child.pid(), child.address("worker"));
+  EXPECT_EQ(frame.function, "?[2J??\"\\<b>");
+  EXPECT_EQ(frame.module, "ser\\012vice");
+}
+
+TEST(Symbolizer, OtherMountNamespaceRoot) {
+  if (::geteuid() != 0) GTEST_SKIP() << "needs root to mount";
+  TempDir dir;
+  compile(waiting_program("inside_worker"), dir / "inside", "-O1");
+  compile("int main(void) { return 0; }", dir / "outside", "-O1");
+  // In its namespace, the process runs what we see as another program.
+  Child child("unshare -m sh -c 'mount --make-rprivate / && mount --bind " + (dir / "inside") +
+              " " + (dir / "outside") + " && exec " + (dir / "outside") + "'");
+  Symbolizer symbolizer;
+  EXPECT_EQ(frame_at(symbolizer, child.pid(), child.address("worker")),
+            (Frame{.function = "inside_worker", .module = "outside"}));
+}
+
+TEST(Symbolizer, MemoryBound) {
+  Symbolizer symbolizer({.max_table_bytes = 1});
+  const auto maps = *read_maps(::getpid());
+  symbolizer.preload(::getpid(), maps);
+  const size_t after_preload = symbolizer.table_bytes();
+  EXPECT_EQ(frame_at(symbolizer, ::getpid(), address_of(&::pthread_mutex_unlock)).function,
+            "pthread_mutex_unlock");
+  EXPECT_EQ(frame_at(symbolizer, ::getpid(), address_of(&function_of_this_test)).function,
+            "lockscope::(anonymous namespace)::function_of_this_test");
+  Symbolizer unbounded;
+  unbounded.preload(::getpid(), maps);
+  EXPECT_LT(after_preload, unbounded.table_bytes());
+}
+
+// The bar is 10 ms for 10,000 addresses on the development machine; ten times
+// that here, for busy machines and sanitizers.
+TEST(Symbolizer, TenThousandAddressesAreFast) {
+  Symbolizer symbolizer;
+  const auto maps = *read_maps(::getpid());
+  symbolizer.preload(::getpid(), maps);
+  std::vector<const Mapping*> code;
+  for (const Mapping& mapping : maps) {
+    if (mapping.executable && mapping.has_file()) code.push_back(&mapping);
+  }
+  ASSERT_FALSE(code.empty());
+  std::mt19937_64 random(1);
+  std::vector<uint64_t> addresses;
+  for (int i = 0; i < 10000; ++i) {
+    const Mapping& mapping = *code[random() % code.size()];
+    addresses.push_back(mapping.start + random() % (mapping.end - mapping.start));
+  }
+  const auto start = std::chrono::steady_clock::now();
+  size_t bytes = 0;
+  for (uint64_t address : addresses) {
+    bytes +=
+        symbolizer.symbolize(::getpid(), maps, address, AddressKind::Return)[0].function.size();
+  }
+  const auto took = std::chrono::steady_clock::now() - start;
+  EXPECT_GT(bytes, 0u);
+  const double ms = std::chrono::duration<double, std::milli>(took).count();
+  RecordProperty("ms", std::to_string(ms));
+  std::printf("10,000 addresses: %.1f ms\n", ms);
+  EXPECT_LT(ms, 100);
+}
+
+}  // namespace
+}  // namespace lockscope
