@@ -1,0 +1,78 @@
+#pragma once
+
+#include <compare>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <vector>
+
+#include "unwind/cfa_table.h"
+#include "unwind/unwind_pool.h"
+
+namespace lockscope {
+
+/// A file's table in the pool.
+struct StoredTable {
+  struct Segment {
+    uint64_t file_offset = 0;
+    uint64_t size = 0;
+    uint32_t directory = 0;  ///< pool index
+    uint32_t n_pages = 0;
+  };
+  std::vector<Segment> segments;  ///< empty: the file has no unwind information
+  std::vector<PoolExtent> extents;
+  std::vector<uint16_t> rules;  ///< numbers taken in the pool
+  uint64_t last_use = 0;
+};
+
+/// Keeps one table per file, however many processes map it. Files are told
+/// apart by device, inode, time of change and size, not by build id: that one
+/// is for the file's maker to choose, who could spoil libc for everybody.
+class TableStore {
+ public:
+  /// `on_evict` is told before a table's memory is given back; whoever refers
+  /// to it must stop.
+  TableStore(UnwindPool& pool, std::function<void(const StoredTable&)> on_evict)
+      : pool_(pool), on_evict_(std::move(on_evict)) {}
+
+  /// The table of the file behind `fd`, built if need be (about 1 ms for libc,
+  /// 50 ms for a 60 MB libLLVM). When the pool is full the tables that were used
+  /// least recently go, but none used since the last new_round(). Fails if there
+  /// is no room even so. Valid until evicted.
+  Result<const StoredTable*> of_file(int fd);
+
+  /// The vdso's, from our own copy: all 64-bit processes have the same.
+  Result<const StoredTable*> of_vdso();
+
+  /// Begins another process: tables used before may be evicted again.
+  void new_round() { ++round_; }
+
+  size_t tables() const { return tables_.size(); }
+  uint64_t evicted() const { return evicted_; }
+  uint64_t refused() const { return refused_; }
+
+ private:
+  struct FileKey {
+    uint64_t device = 0, inode = 0, size = 0;
+    int64_t changed_s = 0, changed_ns = 0;
+    auto operator<=>(const FileKey&) const = default;
+  };
+
+  Result<const StoredTable*> load(const FileKey& key, const ByteSource& source);
+  Status upload(const CfaTable& table, StoredTable& stored);
+  Status upload_segment(const CfaSegment& segment, const std::vector<uint16_t>& numbers,
+                        StoredTable& stored);
+  Result<PoolExtent> allocate(uint32_t words);
+  bool evict_one();
+  void give_back(StoredTable& stored);
+
+  UnwindPool& pool_;
+  std::function<void(const StoredTable&)> on_evict_;
+  std::map<FileKey, std::unique_ptr<StoredTable>> tables_;
+  uint64_t round_ = 1;
+  uint64_t evicted_ = 0;
+  uint64_t refused_ = 0;
+};
+
+}  // namespace lockscope
