@@ -8,8 +8,8 @@ Q := $(if $(V),,@)
 say = @$(if $(V),true,printf '  %-8s %s\n' $(1) $(2))
 
 CPPFLAGS += -Iuserspace -Ibpf -I$(BUILD)
-CXXFLAGS += -std=c++20 -O2 -g -Wall -Wextra -Wno-missing-field-initializers -fno-omit-frame-pointer
-LDLIBS   += -lbpf -lelf -lz -lzstd -liberty -lspdlog -lfmt -lpthread
+CXXFLAGS += -std=c++20 -O2 -g -Wall -Wextra -Wno-missing-field-initializers -Wno-restrict -fno-omit-frame-pointer
+LDLIBS   += -lbpf -lelf -lz -lzstd -llzma -ldw -liberty -lspdlog -lfmt -lpthread
 
 .PHONY: all demo test test-unit bench test-kernels setup clean
 all: $(BUILD)/lockscope
@@ -58,7 +58,7 @@ TEST_OBJECTS := $(TEST_SOURCES:%.cc=$(BUILD)/%.o)
 $(BUILD)/unit-tests: $(TEST_OBJECTS) $(BUILD)/liblockscope.a
 	$(call say,LINK,$@)
 	$(Q)$(CXX) $(CXXFLAGS) $^ $(LDFLAGS) -lgtest -lgtest_main $(UNIT_LDLIBS) $(LDLIBS) -o $@
-UNIT_LDLIBS := -ldw
+UNIT_LDLIBS :=
 
 clean:
 	rm -rf $(BUILD)

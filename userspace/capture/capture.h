@@ -1,0 +1,148 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "capture/histogram.h"
+#include "events.h"
+#include "process/maps.h"
+#include "symbolize/frame.h"
+
+namespace lockscope {
+
+/// Index into one of a capture's lists; kNone where there is nothing.
+using Index = uint32_t;
+inline constexpr Index kNone = UINT32_MAX;
+
+/// What is known about the data itself.
+struct Quality {
+  /// Reason -> number of events dropped or not matched. Only what happened.
+  std::map<std::string, uint64_t> lost;
+  uint64_t truncated_stacks = 0;   ///< deeper than was kept
+  uint64_t broken_stacks = 0;      ///< ended before the thread's start
+  uint64_t guessed_stacks = 0;     ///< by frame pointers that nothing vouches for
+  uint64_t complete_stacks = 0;    ///< reached the thread's start
+  uint64_t unmatched = 0;          ///< releases and call ends without their beginning
+  uint64_t calls = 0;              ///< futex calls looked at
+  uint64_t stacks_taken = 0;
+  double self_cpu_share = 0;       ///< the tool's own CPU time, of all the machine's
+};
+
+/// One process (one program run by it: exec makes another).
+struct Process {
+  uint64_t id = 0;  ///< see LS_PROCESS_TGID in events.h
+  int32_t pid = 0;
+  std::string comm;
+  std::string exe;
+  std::string language;  ///< "c", "c++", "go", ...; empty when not known
+  uint32_t threads = 0;  ///< when last looked at
+  std::vector<Mapping> mappings;  ///< executable ones
+};
+
+/// One futex word. Two make a condition variable or rwlock: see sites.h.
+struct Lock {
+  uint64_t id = 0;
+  Index process = kNone;  ///< the first that waited; private locks: the only one
+  bool shared = false;    ///< between processes: identified by device, inode, offset
+  uint64_t address = 0;   ///< in `process`
+  uint64_t inode = 0;
+  uint64_t file_offset = 0;
+  uint32_t device = 0;
+  uint32_t traits = 0;        ///< enum ls_wait_trait
+  uint32_t max_waiters = 0;   ///< at once
+  uint32_t waiter_threads = 0;    ///< distinct threads that waited
+  uint32_t releaser_threads = 0;  ///< distinct threads that released it to a waiter
+  /// Waiting since the last release, until the end of the capture: charged to
+  /// no release. Negative if waiting was taken out of the books afterwards.
+  int64_t unreleased_ns = 0;
+  /// The waiting in the kernel's books, from the word itself. Equals the sum
+  /// over the wait rows; tests assert it.
+  uint64_t area_ns = 0;
+  int32_t owner_tid = 0;  ///< of a glibc mutex with waiters at the end; 0: not known
+  std::string object;     ///< name of the variable, for static locks; may be empty
+};
+
+/// Addresses, innermost first; the first is the instruction itself, the others
+/// return addresses.
+struct Stack {
+  Index process = kNone;
+  uint32_t flags = 0;  ///< enum ls_stack_flag
+  std::vector<uint64_t> addresses;
+};
+
+/// Durations of one kind at one place.
+struct Durations {
+  uint64_t count = 0;
+  uint64_t total_ns = 0;
+  uint64_t max_ns = 0;
+  Histogram histogram;
+
+  void add(const Durations& other) {
+    count += other.count;
+    total_ns += other.total_ns;
+    if (max_ns < other.max_ns) max_ns = other.max_ns;
+    histogram.add(other.histogram);
+  }
+};
+
+/// Waits on one lock from one stack.
+struct WaitRow {
+  Index lock = kNone;
+  Index stack = kNone;
+  Durations ended;          ///< waits that ended
+  uint64_t sleeps = 0;      ///< futex calls that blocked, in those
+  uint64_t timeouts = 0;
+  uint64_t in_flight = 0;   ///< waits not over at the end of the capture
+  uint64_t in_flight_ns = 0;      ///< their time so far
+  uint64_t in_flight_max_ns = 0;
+  uint64_t before_capture = 0;    ///< of in_flight: asleep since before the capture
+
+  uint64_t total_ns() const { return ended.total_ns + in_flight_ns; }
+};
+
+/// Releases of one lock from one stack.
+struct ReleaseRow {
+  Index lock = kNone;
+  Index stack = kNone;
+  uint64_t count = 0;
+  uint64_t blame_ns = 0;  ///< others' waiting that these releases ended
+  Durations hold;         ///< from acquisition, after a wait, to release
+};
+
+/// How often and how long releases from `waker` ended waits from `waiter`.
+struct PairRow {
+  Index lock = kNone;
+  Index waiter = kNone;  ///< stack
+  Index waker = kNone;   ///< stack; kNone: no release was seen (timeout, signal)
+  uint64_t count = 0;
+  uint64_t total_ns = 0;
+};
+
+/// What was recorded: aggregated, addresses only, no names. Plain data: can be
+/// saved and read anywhere.
+struct Capture {
+  std::string host;
+  std::string kernel;
+  std::string target;  ///< as asked for, in words
+  int64_t start_unix_ns = 0;
+  uint64_t duration_ns = 0;
+  std::vector<std::string> tiers;
+  Quality quality;
+  std::vector<Process> processes;
+  std::vector<Lock> locks;
+  std::vector<Stack> stacks;
+  std::vector<WaitRow> waits;
+  std::vector<ReleaseRow> releases;
+  std::vector<PairRow> pairs;
+};
+
+/// A capture with its stacks named. `frames[i]` belongs to `capture.stacks[i]`,
+/// innermost first.
+struct SymbolizedCapture {
+  Capture capture;
+  std::vector<std::vector<Frame>> frames;
+};
+
+}  // namespace lockscope

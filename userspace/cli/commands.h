@@ -1,0 +1,31 @@
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "base/result.h"
+#include "record/target.h"
+
+namespace lockscope {
+
+inline constexpr const char* kVersion = "lockscope 0.1.0";
+
+/// What the command line asks for.
+struct Request {
+  Target target;
+  std::optional<double> seconds;
+  std::string output = "-";
+  std::string format;  ///< empty: the command's default
+  std::string sort = "wait";
+  std::string metric = "wait";
+};
+
+Status run_diagnose(const Request& request);
+Status run_record(const Request& request);
+Status run_report(const Request& request);
+Status run_flame(const Request& request);
+
+/// Prints what works; returns 0, or 77 when recording can't work here.
+int run_doctor();
+
+}  // namespace lockscope

@@ -1,0 +1,213 @@
+#include "diagnose/sites.h"
+
+#include <algorithm>
+#include <map>
+#include <tuple>
+#include <unordered_map>
+
+namespace lockscope {
+namespace {
+
+const std::vector<Frame> kNoFrames;
+
+const std::vector<Frame>& frames_of(const SymbolizedCapture& capture, Index stack) {
+  return stack == kNone ? kNoFrames : capture.frames[stack];
+}
+
+// The primitive that explains most of the waiting on each lock.
+std::vector<Primitive> classify_locks(const SymbolizedCapture& symbolized) {
+  const Capture& capture = symbolized.capture;
+  std::vector<std::map<Primitive, uint64_t>> votes(capture.locks.size());
+  for (const WaitRow& row : capture.waits) {
+    if (row.lock == kNone) continue;
+    const Primitive primitive =
+        classify_wait(frames_of(symbolized, row.stack), capture.locks[row.lock].traits);
+    votes[row.lock][primitive] += row.total_ns() + 1;
+  }
+  std::vector<Primitive> primitives(capture.locks.size(), Primitive::Unknown);
+  for (size_t i = 0; i < votes.size(); i++) {
+    uint64_t most = 0;
+    for (const auto& [primitive, ns] : votes[i]) {
+      // A stack that names nothing does not outvote one that does.
+      if (primitive != Primitive::Unknown && ns > most) {
+        primitives[i] = primitive;
+        most = ns;
+      }
+    }
+    if (votes[i].empty()) primitives[i] = classify_wait({}, capture.locks[i].traits);
+  }
+  return primitives;
+}
+
+using SiteKey = std::tuple<bool, uint64_t, uint64_t, uint32_t, Primitive>;
+
+SiteKey site_key(const Lock& lock, Primitive primitive) {
+  const uint64_t offset = word_offset(primitive, lock.address);
+  if (lock.shared) return {true, lock.inode, lock.file_offset - offset, lock.device, primitive};
+  return {false, lock.process, lock.address - offset, 0, primitive};
+}
+
+void add_share(std::vector<StackShare>& shares, Index stack, uint64_t ns, uint64_t count) {
+  for (StackShare& share : shares) {
+    if (share.stack == stack) {
+      share.ns += ns;
+      share.count += count;
+      return;
+    }
+  }
+  shares.push_back({stack, ns, count});
+}
+
+void sort_shares(std::vector<StackShare>& shares) {
+  std::stable_sort(shares.begin(), shares.end(), [](const StackShare& a, const StackShare& b) {
+    return std::tie(a.ns, a.count) > std::tie(b.ns, b.count);
+  });
+}
+
+// "g_sessions", or "mutex in SessionStore::append" after whoever waits most.
+std::string name_site(const Site& site, const SymbolizedCapture& capture,
+                      const std::string& object) {
+  if (!object.empty()) return object;
+  for (const auto* shares : {&site.waiter_stacks, &site.holder_stacks}) {
+    for (const StackShare& share : *shares) {
+      const Frame* frame = calling_frame(frames_of(capture, share.stack));
+      if (frame != nullptr) return std::string(to_string(site.primitive)) + " in " + frame->function;
+    }
+  }
+  return to_string(site.primitive);
+}
+
+void add_lock(Site& site, const Lock& lock) {
+  site.shared = lock.shared;
+  site.traits |= lock.traits;
+  site.unreleased_ns += lock.unreleased_ns;
+  // Words of one object are mostly used by the same threads.
+  site.waiters = std::max(site.waiters, lock.waiter_threads);
+  site.holders = std::max(site.holders, lock.releaser_threads);
+  site.max_waiters = std::max(site.max_waiters, lock.max_waiters);
+  if (lock.owner_tid != 0) site.owner_tid = lock.owner_tid;
+}
+
+void add_wait(Site& site, const WaitRow& row) {
+  site.wait.add(row.ended);
+  site.in_flight += row.in_flight;
+  site.in_flight_ns += row.in_flight_ns;
+  site.in_flight_max_ns = std::max(site.in_flight_max_ns, row.in_flight_max_ns);
+  site.sleeps += row.sleeps;
+  site.timeouts += row.timeouts;
+  add_share(site.waiter_stacks, row.stack, row.total_ns(), row.ended.count + row.in_flight);
+}
+
+}  // namespace
+
+const Frame* calling_frame(const std::vector<Frame>& frames) {
+  for (const Frame& frame : frames) {
+    if (is_lock_internals(frame)) continue;
+    const bool library = frame.module.starts_with("libc.") || frame.module.starts_with("libc-") ||
+                         frame.module.starts_with("libpthread") ||
+                         frame.module.starts_with("libstdc++") ||
+                         frame.module.starts_with("ld-musl");
+    if (!library) return &frame;
+  }
+  return nullptr;
+}
+
+SiteView build_sites(const SymbolizedCapture& symbolized) {
+  const Capture& capture = symbolized.capture;
+  const std::vector<Primitive> primitives = classify_locks(symbolized);
+  SiteView view;
+  view.totals.resize(capture.processes.size());
+  view.site_of_lock.assign(capture.locks.size(), kNone);
+
+  std::map<SiteKey, Index> index;
+  for (size_t i = 0; i < capture.locks.size(); i++) {
+    const Lock& lock = capture.locks[i];
+    const auto [entry, is_new] =
+        index.emplace(site_key(lock, primitives[i]), static_cast<Index>(view.sites.size()));
+    if (is_new) {
+      Site site;
+      site.primitive = primitives[i];
+      site.address = lock.address - word_offset(primitives[i], lock.address);
+      site.process = lock.process;
+      view.sites.push_back(std::move(site));
+    }
+    view.site_of_lock[i] = entry->second;
+    add_lock(view.sites[entry->second], lock);
+  }
+  for (Site& site : view.sites) site.is_lock = is_lock_wait(site.primitive, site.traits);
+
+  std::vector<std::map<Index, uint64_t>> waiting_processes(view.sites.size());
+  const auto process_of = [&](Index stack, Index lock) {
+    if (stack != kNone) return capture.stacks[stack].process;
+    return lock == kNone ? kNone : capture.locks[lock].process;
+  };
+  for (const WaitRow& row : capture.waits) {
+    if (row.lock == kNone) continue;
+    Site& site = view.sites[view.site_of_lock[row.lock]];
+    add_wait(site, row);
+    const Index process = process_of(row.stack, row.lock);
+    if (process == kNone) continue;
+    waiting_processes[view.site_of_lock[row.lock]][process] += row.total_ns();
+    ProcessTotals& totals = view.totals[process];
+    (site.is_lock ? totals.lock_wait_ns : totals.idle_wait_ns) += row.total_ns();
+  }
+  for (const ReleaseRow& row : capture.releases) {
+    if (row.lock == kNone) continue;
+    Site& site = view.sites[view.site_of_lock[row.lock]];
+    site.blame_ns += row.blame_ns;
+    site.hold.add(row.hold);
+    add_share(site.holder_stacks, row.stack, row.blame_ns, row.count);
+    if (row.hold.count > 0) {
+      add_share(site.hold_stacks, row.stack, row.hold.total_ns, row.hold.count);
+    }
+    const Index process = process_of(row.stack, row.lock);
+    if (site.is_lock && process != kNone) {
+      view.totals[process].blame_ns += static_cast<int64_t>(row.blame_ns);
+    }
+  }
+  for (size_t i = 0; i < capture.locks.size(); i++) {
+    // Not released yet: whoever holds it is in the lock's own process, as far
+    // as one can tell.
+    const Lock& lock = capture.locks[i];
+    if (view.sites[view.site_of_lock[i]].is_lock && lock.process != kNone) {
+      view.totals[lock.process].blame_ns += lock.unreleased_ns;
+    }
+  }
+
+  std::unordered_map<Index, std::string> objects;
+  for (size_t i = 0; i < capture.locks.size(); i++) {
+    if (!capture.locks[i].object.empty()) objects[view.site_of_lock[i]] = capture.locks[i].object;
+  }
+  for (size_t i = 0; i < view.sites.size(); i++) {
+    Site& site = view.sites[i];
+    uint64_t most = 0;
+    for (const auto& [process, ns] : waiting_processes[i]) {
+      if (ns > most) {
+        most = ns;
+        site.process = process;
+      }
+    }
+    sort_shares(site.waiter_stacks);
+    sort_shares(site.holder_stacks);
+    sort_shares(site.hold_stacks);
+    site.name = name_site(site, symbolized, objects[static_cast<Index>(i)]);
+  }
+
+  // Most waiting first; indices in site_of_lock follow.
+  std::vector<Index> order(view.sites.size());
+  for (size_t i = 0; i < order.size(); i++) order[i] = static_cast<Index>(i);
+  std::stable_sort(order.begin(), order.end(), [&](Index a, Index b) {
+    return view.sites[a].wait_ns() > view.sites[b].wait_ns();
+  });
+  std::vector<Index> place(order.size());
+  std::vector<Site> sorted;
+  for (size_t i = 0; i < order.size(); i++) {
+    place[order[i]] = static_cast<Index>(i);
+    sorted.push_back(std::move(view.sites[order[i]]));
+  }
+  view.sites = std::move(sorted);
+  for (Index& site : view.site_of_lock) site = place[site];
+  return view;
+}
+
+}  // namespace lockscope

@@ -1,0 +1,77 @@
+#include "probe/doctor.h"
+
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#include "probe/futex_probe.h"
+#include "probe/tracepoint.h"
+#include "record/target.h"
+
+namespace lockscope {
+namespace {
+
+using State = Check::State;
+
+Check check_tracepoints(const Tracefs& tracefs) {
+  std::string missing;
+  for (const char* name : {"futex_waitv", "futex_wait", "futex_wake", "futex_requeue"}) {
+    if (!tracefs.tracepoint_id(std::string("syscalls/sys_enter_") + name)) {
+      missing += (missing.empty() ? "" : ", ") + std::string(name);
+    }
+  }
+  if (!tracefs.tracepoint_id("syscalls/sys_enter_futex")) {
+    return {State::Missing, "system call tracepoints",
+            "this kernel has none for futex: needs CONFIG_FTRACE_SYSCALLS"};
+  }
+  if (missing.empty()) return {State::Ok, "system call tracepoints", "all futex calls"};
+  return {State::Ok, "system call tracepoints",
+          "futex; this kernel does not have " + missing + ", so nothing is missed"};
+}
+
+}  // namespace
+
+std::vector<Check> examine_system() {
+  std::vector<Check> checks;
+  utsname name {};
+  ::uname(&name);
+  checks.push_back({State::Ok, "kernel", std::string(name.release) + " " + name.machine});
+
+  if (::geteuid() == 0) {
+    checks.push_back({State::Ok, "privileges", "root"});
+  } else {
+    checks.push_back({State::Missing, "privileges",
+                      "not root: recording needs root; saved captures can be read"});
+  }
+  if (::access("/sys/kernel/btf/vmlinux", R_OK) == 0) {
+    checks.push_back({State::Ok, "BTF", "/sys/kernel/btf/vmlinux"});
+  } else {
+    checks.push_back({State::Missing, "BTF",
+                      "no /sys/kernel/btf/vmlinux: use a kernel with CONFIG_DEBUG_INFO_BTF, and "
+                      "mount sysfs"});
+  }
+  if (auto tracefs = Tracefs::open()) {
+    checks.push_back(check_tracepoints(*tracefs));
+  } else {
+    checks.push_back({State::Missing, "system call tracepoints", tracefs.error().message});
+  }
+
+  auto probe = FutexProbe::open({});
+  if (!probe) {
+    checks.push_back({State::Missing, "futex tier", probe.error().message});
+  } else if (probe->variant() == "modern") {
+    checks.push_back({State::Ok, "futex tier", "all features"});
+  } else {
+    checks.push_back({State::Degraded, "futex tier",
+                      "by the programs for kernels before 5.17: when two CPUs release one lock at "
+                      "the same instant, the waiting may be charged to the next release (sums stay "
+                      "exact), and maxima may miss one"});
+  }
+  if (auto cgroup = open_cgroup("/")) {
+    checks.push_back({State::Ok, "--cgroup", "cgroup v2 is mounted"});
+  } else {
+    checks.push_back({State::Degraded, "--cgroup", "no cgroup v2 is mounted at /sys/fs/cgroup"});
+  }
+  return checks;
+}
+
+}  // namespace lockscope

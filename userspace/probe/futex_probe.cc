@@ -1,0 +1,258 @@
+#include "probe/futex_probe.h"
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <spdlog/spdlog.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include "futex_compat.skel.h"
+#include "futex_modern.skel.h"
+#include "probe/tracepoint.h"
+
+namespace lockscope {
+namespace {
+
+struct LinkDeleter {
+  void operator()(bpf_link* link) const { bpf_link__destroy(link); }
+};
+using Link = std::unique_ptr<bpf_link, LinkDeleter>;
+
+// The switches of the capture, in the programs' own memory.
+struct Controls {
+  volatile __u64* start_ns = nullptr;
+  volatile __u64* stop_ns = nullptr;
+  volatile __u32* adopt_waits = nullptr;
+};
+
+// What one skeleton offers under names that differ by type only.
+struct Loaded {
+  std::shared_ptr<void> skeleton;
+  bpf_object* object = nullptr;
+  Controls controls;
+  std::string variant;
+};
+
+int log_libbpf(libbpf_print_level level, const char* format, va_list arguments) {
+  if (level != LIBBPF_WARN || !spdlog::should_log(spdlog::level::debug)) return 0;
+  char line[1024];
+  const int size = std::vsnprintf(line, sizeof line, format, arguments);
+  std::string_view text(line, std::min<size_t>(static_cast<size_t>(std::max(size, 0)), sizeof line - 1));
+  while (text.ends_with('\n')) text.remove_suffix(1);
+  spdlog::debug("{}", text);
+  return size;
+}
+
+template <class Skeleton>
+Result<Loaded> load(Skeleton* skeleton, void (*destroy)(Skeleton*), int (*do_load)(Skeleton*),
+                    const char* variant, const ProbeFilter& filter) {
+  if (skeleton == nullptr) {
+    return unsupported(std::string("cannot open the BPF programs: ") + std::strerror(errno));
+  }
+  Loaded loaded;
+  loaded.skeleton = std::shared_ptr<void>(
+      skeleton, [destroy](void* memory) { destroy(static_cast<Skeleton*>(memory)); });
+  skeleton->rodata->ls_filter_kind = filter.kind;
+  skeleton->rodata->ls_own_tgid = static_cast<__u32>(::getpid());
+  skeleton->rodata->ls_follow_forks = filter.follow_forks;
+  if (::getrandom(const_cast<__u64*>(&skeleton->rodata->ls_hash_seed), sizeof(__u64), 0) !=
+      sizeof(__u64)) {
+    return failed("cannot get random numbers");
+  }
+  std::strncpy(const_cast<char*>(skeleton->rodata->ls_filter_comm), filter.comm.c_str(),
+               sizeof skeleton->rodata->ls_filter_comm - 1);
+  skeleton->bss->ls_stop_ns = 0;
+  const int error = do_load(skeleton);
+  if (error != 0) {
+    return unsupported(std::string("cannot load the BPF programs: ") + std::strerror(-error));
+  }
+  loaded.object = skeleton->obj;
+  loaded.controls = {&skeleton->bss->ls_start_ns, &skeleton->bss->ls_stop_ns,
+                     &skeleton->bss->ls_adopt_waits};
+  loaded.variant = variant;
+  return loaded;
+}
+
+Result<Loaded> load_best(const ProbeFilter& filter) {
+  auto modern = load(futex_modern__open(), futex_modern__destroy, futex_modern__load, "modern",
+                     filter);
+  if (modern) return modern;
+  spdlog::debug("the modern programs don't load here, trying those for older kernels");
+  return load(futex_compat__open(), futex_compat__destroy, futex_compat__load, "compat", filter);
+}
+
+Status check_kernel() {
+  if (::geteuid() != 0) {
+    return unsupported("tracing needs root (CAP_BPF, CAP_PERFMON, CAP_SYS_ADMIN): run with sudo");
+  }
+  if (::access("/sys/kernel/btf/vmlinux", R_OK) != 0) {
+    return unsupported(
+        "this kernel has no BTF (/sys/kernel/btf/vmlinux): needs CONFIG_DEBUG_INFO_BTF");
+  }
+  return {};
+}
+
+Status set_filter(bpf_object* object, const ProbeFilter& filter) {
+  const int tgids = bpf_object__find_map_fd_by_name(object, "target_tgids");
+  for (const pid_t pid : filter.pids) {
+    const __u32 tgid = static_cast<__u32>(pid);
+    const __u8 one = 1;
+    if (bpf_map_update_elem(tgids, &tgid, &one, BPF_ANY) != 0) {
+      return failed("too many processes to trace");
+    }
+  }
+  if (filter.kind == LS_FILTER_CGROUP) {
+    const int cgroups = bpf_object__find_map_fd_by_name(object, "target_cgroup");
+    const __u32 zero = 0;
+    if (bpf_map_update_elem(cgroups, &zero, &filter.cgroup_fd, BPF_ANY) != 0) {
+      return failed(std::string("cannot filter by this cgroup: ") + std::strerror(errno));
+    }
+  }
+  return {};
+}
+
+// The rows that take what finds no room: see books.bpf.h.
+void make_overflow_rows(const FutexMaps& maps) {
+  const ls_wait_key key{};
+  const ls_wait_row wait{};
+  const ls_release_row release{};
+  bpf_map_update_elem(maps.waits, &key, &wait, BPF_NOEXIST);
+  bpf_map_update_elem(maps.releases, &key, &release, BPF_NOEXIST);
+}
+
+}  // namespace
+
+struct FutexProbe::State {
+  Loaded loaded;
+  FutexMaps maps;
+  std::vector<Link> links;
+  Link iterator;
+};
+
+FutexProbe::FutexProbe(std::unique_ptr<State> state) : state_(std::move(state)) {}
+FutexProbe::FutexProbe(FutexProbe&&) noexcept = default;
+FutexProbe& FutexProbe::operator=(FutexProbe&&) noexcept = default;
+
+FutexProbe::~FutexProbe() {
+  if (!state_) return;
+  // Links before the programs they hold.
+  state_->iterator.reset();
+  state_->links.clear();
+}
+
+uint64_t monotonic_ns() {
+  timespec now {};
+  ::clock_gettime(CLOCK_MONOTONIC, &now);
+  const uint64_t ns = static_cast<uint64_t>(now.tv_sec) * 1000000000ull +
+                      static_cast<uint64_t>(now.tv_nsec);
+  return ns & ~static_cast<uint64_t>(LS_TICK_NS - 1);
+}
+
+Result<FutexProbe> FutexProbe::open(const ProbeFilter& filter) {
+  libbpf_set_print(log_libbpf);
+  if (Status kernel = check_kernel(); !kernel.ok()) return kernel.error();
+  auto tracefs = Tracefs::open();
+  if (!tracefs) return tracefs.error();
+  auto loaded = load_best(filter);
+  if (!loaded) return loaded.error();
+
+  auto state = std::make_unique<State>();
+  state->loaded = std::move(*loaded);
+  bpf_object* object = state->loaded.object;
+  const auto map_fd = [object](const char* name) {
+    return bpf_object__find_map_fd_by_name(object, name);
+  };
+  state->maps = {map_fd("threads"), map_fd("locks"),  map_fd("waits"),    map_fd("releases"),
+                 map_fd("pairs"),   map_fd("stacks"), map_fd("counters"), map_fd("notices")};
+  make_overflow_rows(state->maps);
+  if (Status set = set_filter(object, filter); !set.ok()) return set.error();
+
+  bpf_program* program = nullptr;
+  bpf_object__for_each_program(program, object) {
+    const std::string section = bpf_program__section_name(program);
+    constexpr std::string_view kTracepoint = "tracepoint/";
+    Link link;
+    if (section.starts_with(kTracepoint)) {
+      const auto id = tracefs->tracepoint_id(section.substr(kTracepoint.size()));
+      if (!id) continue;  // a system call that this kernel does not have
+      auto event = open_tracepoint(*id);
+      if (!event) return event.error();
+      link.reset(bpf_program__attach_perf_event(program, event->get()));
+      if (link) event->release();  // the link closes it
+    } else {
+      link.reset(bpf_program__attach(program));
+    }
+    if (!link) {
+      return unsupported("cannot attach " + std::string(bpf_program__name(program)) + ": " +
+                         std::strerror(errno));
+    }
+    (section.starts_with("iter/") ? state->iterator : state->links.emplace_back()) =
+        std::move(link);
+  }
+  return FutexProbe(std::move(state));
+}
+
+const FutexMaps& FutexProbe::maps() const { return state_->maps; }
+const std::string& FutexProbe::variant() const { return state_->loaded.variant; }
+
+uint64_t FutexProbe::start() {
+  const uint64_t now = monotonic_ns();
+  *state_->loaded.controls.start_ns = now;
+  *state_->loaded.controls.stop_ns = UINT64_MAX;
+  *state_->loaded.controls.adopt_waits = 1;
+  if (auto blocked = blocked_threads(); !blocked) {
+    spdlog::warn("threads that were asleep already are not seen: {}", blocked.error().message);
+  }
+  *state_->loaded.controls.adopt_waits = 0;
+  return now;
+}
+
+uint64_t FutexProbe::stop() {
+  const uint64_t now = monotonic_ns();
+  *state_->loaded.controls.stop_ns = now;
+  // Detaching waits until no program is running any more: then the tables are
+  // still. (The iterator stays, for blocked_threads().)
+  state_->links.clear();
+  return now;
+}
+
+Result<std::vector<ls_blocked>> FutexProbe::blocked_threads() const {
+  UniqueFd iterator(bpf_iter_create(bpf_link__fd(state_->iterator.get())));
+  if (!iterator) {
+    return failed(std::string("cannot run the task iterator: ") + std::strerror(errno));
+  }
+  std::vector<ls_blocked> threads;
+  std::string bytes;
+  char buffer[64 * sizeof(ls_blocked)];
+  while (true) {
+    const ssize_t size = ::read(iterator.get(), buffer, sizeof buffer);
+    if (size < 0 && (errno == EAGAIN || errno == EINTR)) continue;
+    if (size < 0) return failed(std::string("the task iterator failed: ") + std::strerror(errno));
+    if (size == 0) break;
+    bytes.append(buffer, static_cast<size_t>(size));
+  }
+  threads.resize(bytes.size() / sizeof(ls_blocked));
+  std::memcpy(threads.data(), bytes.data(), threads.size() * sizeof(ls_blocked));
+  return threads;
+}
+
+uint64_t FutexProbe::measured_run_ns() const {
+  uint64_t total = 0;
+  bpf_program* program = nullptr;
+  bpf_object__for_each_program(program, state_->loaded.object) {
+    bpf_prog_info info {};
+    __u32 size = sizeof info;
+    if (bpf_obj_get_info_by_fd(bpf_program__fd(program), &info, &size) == 0) {
+      total += info.run_time_ns;
+    }
+  }
+  return total;
+}
+
+}  // namespace lockscope

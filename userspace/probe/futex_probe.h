@@ -1,0 +1,83 @@
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/fd.h"
+#include "base/result.h"
+#include "events.h"
+
+struct bpf_object;
+
+namespace lockscope {
+
+/// Which tasks the kernel programs look at. Everything is decided in the
+/// kernel; what is not wanted costs a map look-up or less.
+struct ProbeFilter {
+  enum ls_filter kind = LS_FILTER_ALL;
+  std::vector<pid_t> pids;    ///< LS_FILTER_TGIDS
+  bool follow_forks = false;  ///< LS_FILTER_TGIDS: children of theirs as well
+  std::string comm;           ///< LS_FILTER_COMM: of the process, at most 15 bytes
+  int cgroup_fd = -1;         ///< LS_FILTER_CGROUP: a cgroup v2 directory
+};
+
+/// Descriptors of the maps that user space reads. Owned by the probe.
+struct FutexMaps {
+  int threads = -1;
+  int locks = -1;
+  int waits = -1;
+  int releases = -1;
+  int pairs = -1;
+  int stacks = -1;
+  int counters = -1;
+  int notices = -1;
+};
+
+/// The futex tier in the kernel: loads and attaches the programs, and says when
+/// the capture begins and ends. Detached and gone when destroyed.
+class FutexProbe {
+ public:
+  /// Loads the variant with the newest features that this kernel takes, and
+  /// attaches it; nothing is recorded until start(). Errors: Unsupported, with
+  /// what is missing and what to do.
+  static Result<FutexProbe> open(const ProbeFilter& filter);
+
+  FutexProbe(FutexProbe&&) noexcept;
+  FutexProbe& operator=(FutexProbe&&) noexcept;
+  ~FutexProbe();
+
+  const FutexMaps& maps() const;
+
+  /// "modern" or "compat": see futex.bpf.c.
+  const std::string& variant() const;
+
+  /// Begins the capture and enters the threads that sleep already. Returns the
+  /// instant, CLOCK_MONOTONIC ns.
+  uint64_t start();
+
+  /// Ends the capture, for all CPUs at the same instant, which is returned:
+  /// events from then on are ignored, the tables don't change any more.
+  uint64_t stop();
+
+  /// The target's threads that sleep in a futex call now, with registers.
+  Result<std::vector<ls_blocked>> blocked_threads() const;
+
+  /// CPU time spent in the programs while the kernel kept run-time statistics
+  /// (BPF_ENABLE_STATS), in ns since they were loaded.
+  uint64_t measured_run_ns() const;
+
+ private:
+  struct State;
+  explicit FutexProbe(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+/// CLOCK_MONOTONIC now, in ns, cut to LS_TICK_NS as the kernel programs do.
+uint64_t monotonic_ns();
+
+}  // namespace lockscope

@@ -1,0 +1,43 @@
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <map>
+#include <vector>
+
+#include "capture/capture.h"
+#include "symbolize/symbolizer.h"
+
+namespace lockscope {
+
+/// What is known of the processes that were seen, kept up while they live:
+/// names, mappings, and (in the symbolizer) the symbols of their files, so that
+/// stacks can be named after they are gone.
+class ProcessTable {
+ public:
+  explicit ProcessTable(Symbolizer& symbolizer) : symbolizer_(symbolizer) {}
+
+  /// A process was seen (for the first time, or after exec). Reads what /proc
+  /// says now; nothing is kept if it is gone already.
+  void meet(uint64_t process);
+
+  /// Reads anew what may have changed: libraries loaded since, threads.
+  void refresh();
+
+  /// Everything known, by process id. Processes never met are not in it.
+  const std::map<uint64_t, Process>& processes() const { return processes_; }
+
+ private:
+  Symbolizer& symbolizer_;
+  std::map<uint64_t, Process> processes_;
+  // Who has a PID now, and since when (clock ticks after boot): a PID that is
+  // used again is not refreshed under its old owner's name.
+  struct Holder {
+    uint64_t process;
+    uint64_t start_ticks;
+  };
+  std::map<pid_t, Holder> holders_;
+};
+
+}  // namespace lockscope

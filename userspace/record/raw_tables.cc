@@ -1,0 +1,63 @@
+#include "record/raw_tables.h"
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+
+#include <cerrno>
+#include <cstring>
+
+namespace lockscope {
+namespace {
+
+// Whole table in one batch: room for every entry, so no bucket is ever too
+// large for what is left (the kernel would answer ENOSPC).
+template <class Key, class Row>
+Status read_table(int map, RawTables::Table<Key, Row>& table) {
+  bpf_map_info info {};
+  __u32 info_size = sizeof info;
+  if (bpf_obj_get_info_by_fd(map, &info, &info_size) != 0) {
+    return failed(std::string("cannot read a BPF map: ") + std::strerror(errno));
+  }
+  std::vector<Key> keys(info.max_entries);
+  std::vector<Row> rows(info.max_entries);
+  __u32 cursor = 0;
+  __u32 count = info.max_entries;
+  DECLARE_LIBBPF_OPTS(bpf_map_batch_opts, options);
+  const int error =
+      bpf_map_lookup_batch(map, nullptr, &cursor, keys.data(), rows.data(), &count, &options);
+  if (error != 0 && errno != ENOENT) {
+    return failed(std::string("cannot read a BPF map: ") + std::strerror(errno));
+  }
+  table.reserve(count);
+  for (__u32 i = 0; i < count; i++) table.emplace_back(keys[i], rows[i]);
+  return {};
+}
+
+Status read_counters(int map, std::array<uint64_t, LS_COUNTERS>& counters) {
+  const int cpus = libbpf_num_possible_cpus();
+  if (cpus <= 0) return failed("cannot tell the number of CPUs");
+  std::vector<uint64_t> values(static_cast<size_t>(cpus));
+  for (__u32 i = 0; i < LS_COUNTERS; i++) {
+    if (bpf_map_lookup_elem(map, &i, values.data()) != 0) {
+      return failed(std::string("cannot read the counters: ") + std::strerror(errno));
+    }
+    for (const uint64_t value : values) counters[i] += value;
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<RawTables> read_tables(const FutexMaps& maps) {
+  RawTables tables;
+  for (const Status& status :
+       {read_table(maps.threads, tables.threads), read_table(maps.locks, tables.locks),
+        read_table(maps.waits, tables.waits), read_table(maps.releases, tables.releases),
+        read_table(maps.pairs, tables.pairs), read_table(maps.stacks, tables.stacks),
+        read_counters(maps.counters, tables.counters)}) {
+    if (!status.ok()) return status.error();
+  }
+  return tables;
+}
+
+}  // namespace lockscope

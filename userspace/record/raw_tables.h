@@ -1,0 +1,44 @@
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <map>
+#include <utility>
+#include <vector>
+
+#include "base/result.h"
+#include "capture/capture.h"
+#include "events.h"
+#include "probe/futex_probe.h"
+
+namespace lockscope {
+
+/// The kernel's tables as they stood at the end of a capture, and what user
+/// space saw beside them. Plain data; aggregate() makes a Capture of it.
+struct RawTables {
+  template <class Key, class Row>
+  using Table = std::vector<std::pair<Key, Row>>;
+
+  Table<uint32_t, ls_thread> threads;
+  Table<uint64_t, ls_lock> locks;
+  Table<ls_wait_key, ls_wait_row> waits;
+  Table<ls_wait_key, ls_release_row> releases;
+  Table<ls_pair_key, ls_pair_row> pairs;
+  Table<uint64_t, ls_stack> stacks;
+  std::array<uint64_t, LS_COUNTERS> counters{};
+
+  uint64_t start_ns = 0;  ///< CLOCK_MONOTONIC
+  uint64_t stop_ns = 0;
+
+  std::map<uint64_t, Process> processes;
+  /// Stacks, taken at the end, of threads that had been asleep since before the
+  /// capture; by tid.
+  std::map<uint32_t, ls_stack> asleep_stacks;
+  /// Lock id -> tid that glibc's mutex names as its owner, a live thread.
+  std::map<uint64_t, int32_t> owners;
+};
+
+/// Reads all tables of a stopped probe.
+Result<RawTables> read_tables(const FutexMaps& maps);
+
+}  // namespace lockscope

@@ -1,0 +1,278 @@
+#include "record/recorder.h"
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <poll.h>
+#include <signal.h>
+#include <spdlog/spdlog.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cmath>
+#include <ctime>
+#include <memory>
+
+#include "aggregate/aggregate.h"
+#include "record/process_info.h"
+
+namespace lockscope {
+namespace {
+
+constexpr double kDefaultSeconds = 10;
+constexpr int kTickMs = 200;
+// One tick in this many the kernel keeps run-time statistics of the programs
+// (which cost 40 ns or so a run): enough to estimate their share.
+constexpr int kStatsEvery = 5;
+
+// glibc's pthread_mutex_t: __owner is 8 bytes in (sysdeps/nptl/bits/
+// struct_mutex.h on x86-64).
+constexpr uint64_t kMutexOwnerOffset = 8;
+
+// SIGINT and SIGTERM as a descriptor, for the time of a recording.
+class InterruptFd {
+ public:
+  InterruptFd() {
+    sigset_t signals;
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGTERM);
+    ::sigprocmask(SIG_BLOCK, &signals, &before_);
+    fd_.reset(::signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK));
+  }
+  ~InterruptFd() {
+    // Take what is pending, or it would end us now.
+    signalfd_siginfo info;
+    while (::read(fd_.get(), &info, sizeof info) > 0) {
+    }
+    ::sigprocmask(SIG_SETMASK, &before_, nullptr);
+  }
+  InterruptFd(const InterruptFd&) = delete;
+  InterruptFd& operator=(const InterruptFd&) = delete;
+  int get() const { return fd_.get(); }
+
+ private:
+  sigset_t before_;
+  UniqueFd fd_;
+};
+
+double own_cpu_seconds() {
+  rusage usage {};
+  ::getrusage(RUSAGE_SELF, &usage);
+  const auto seconds = [](const timeval& t) {
+    return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_usec) * 1e-6;
+  };
+  return seconds(usage.ru_utime) + seconds(usage.ru_stime);
+}
+
+// What the BPF programs cost, from the kernel's own statistics in slices of
+// the time.
+class ProgramCost {
+ public:
+  explicit ProgramCost(const FutexProbe& probe) : probe_(probe) {}
+
+  void tick() {
+    if (ticks_++ % kStatsEvery == 0) {
+      statistics_.reset(bpf_enable_stats(BPF_STATS_RUN_TIME));
+      began_ns_ = monotonic_ns();
+    } else if (statistics_) {
+      sampled_ns_ += monotonic_ns() - began_ns_;
+      statistics_.reset();
+    }
+  }
+
+  double seconds(uint64_t duration_ns) {
+    if (statistics_) sampled_ns_ += monotonic_ns() - began_ns_;
+    statistics_.reset();
+    if (sampled_ns_ == 0) return 0;
+    return static_cast<double>(probe_.measured_run_ns()) * 1e-9 *
+           static_cast<double>(duration_ns) / static_cast<double>(sampled_ns_);
+  }
+
+ private:
+  const FutexProbe& probe_;
+  UniqueFd statistics_;
+  uint64_t began_ns_ = 0, sampled_ns_ = 0;
+  int ticks_ = 0;
+};
+
+Result<ProbeFilter> make_filter(const Target& target, pid_t command, UniqueFd& cgroup) {
+  ProbeFilter filter;
+  if (command > 0) {
+    filter.kind = LS_FILTER_TGIDS;
+    filter.pids = {command};
+    filter.follow_forks = true;
+  } else if (!target.pids.empty()) {
+    filter.kind = LS_FILTER_TGIDS;
+    for (const pid_t pid : target.pids) {
+      auto process = resolve_pid(pid);
+      if (!process) return process.error();
+      filter.pids.push_back(*process);
+    }
+  } else if (!target.comm.empty()) {
+    filter.kind = LS_FILTER_COMM;
+    // The kernel keeps 15 bytes of a name: so does whoever types it in full.
+    filter.comm = target.comm.substr(0, 15);
+  } else if (!target.cgroup.empty()) {
+    auto opened = open_cgroup(target.cgroup);
+    if (!opened) return opened.error();
+    cgroup = std::move(*opened);
+    filter.kind = LS_FILTER_CGROUP;
+    filter.cgroup_fd = cgroup.get();
+  }
+  return filter;
+}
+
+// Descriptors that become readable when a process has ended.
+std::vector<UniqueFd> watch_processes(const std::vector<pid_t>& pids) {
+  std::vector<UniqueFd> watched;
+  for (const pid_t pid : pids) {
+    watched.emplace_back(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
+  }
+  return watched;
+}
+
+int on_notice(void* table, void* data, size_t size) {
+  if (size < sizeof(ls_notice)) return 0;
+  static_cast<ProcessTable*>(table)->meet(static_cast<const ls_notice*>(data)->process);
+  return 0;
+}
+
+// Lets time pass until the recording is over, serving the kernel's notices.
+void run_until_over(const RecordOptions& options, double seconds, uint64_t start_ns,
+                    std::vector<UniqueFd> watched, ring_buffer* notices, ProgramCost& cost) {
+  const InterruptFd interrupt;
+  uint64_t next_tick_ns = start_ns;
+  while (true) {
+    const uint64_t now = monotonic_ns();
+    const double elapsed = static_cast<double>(now - start_ns) * 1e-9;
+    if (elapsed >= seconds) return;
+    if (now >= next_tick_ns) {
+      cost.tick();
+      if (options.progress) options.progress(elapsed);
+      next_tick_ns = now + kTickMs * 1000000ull;
+    }
+    std::vector<pollfd> descriptors = {{interrupt.get(), POLLIN, 0},
+                                       {ring_buffer__epoll_fd(notices), POLLIN, 0}};
+    for (const UniqueFd& process : watched) descriptors.push_back({process.get(), POLLIN, 0});
+    const double left_ms = std::min<double>((seconds - elapsed) * 1e3, kTickMs);
+    ::poll(descriptors.data(), descriptors.size(), static_cast<int>(std::ceil(left_ms)));
+    ring_buffer__consume(notices);
+    if (descriptors[0].revents != 0) return;
+    size_t ended = 0;
+    for (size_t i = 2; i < descriptors.size(); i++) ended += descriptors[i].revents != 0;
+    if (!watched.empty() && ended == watched.size()) return;
+  }
+}
+
+bool read_word(pid_t pid, uint64_t address, uint32_t& word) {
+  const iovec here{&word, sizeof word};
+  const iovec there{reinterpret_cast<void*>(address), sizeof word};
+  return ::process_vm_readv(pid, &here, 1, &there, 1, 0) == sizeof word;
+}
+
+// Who holds the locks that are waited for at the end, by glibc's own word on
+// it; kept only if it is a live thread of the process. Whether the lock is a
+// mutex at all is for later stages to know.
+void find_owners(RawTables& tables) {
+  for (const auto& [tid, thread] : tables.threads) {
+    if (thread.phase != LS_PHASE_WAITING || tables.owners.contains(thread.lock)) continue;
+    const pid_t pid = static_cast<pid_t>(LS_PROCESS_TGID(thread.process));
+    uint32_t owner = 0;
+    if (!read_word(pid, thread.word + kMutexOwnerOffset, owner) || owner == 0) continue;
+    const std::string task =
+        "/proc/" + std::to_string(pid) + "/task/" + std::to_string(owner);
+    if (::access(task.c_str(), F_OK) == 0) {
+      tables.owners[thread.lock] = static_cast<int32_t>(owner);
+    }
+  }
+}
+
+void find_asleep_stacks(const FutexProbe& probe, RawTables& tables) {
+  auto blocked = probe.blocked_threads();
+  if (!blocked) return;
+  for (const ls_blocked& thread : *blocked) {
+    ls_stack stack {};
+    stack.process = thread.process;
+    stack.depth = 1;
+    stack.flags = LS_STACK_BROKEN;
+    stack.ips[0] = thread.ip;
+    tables.asleep_stacks[thread.tid] = stack;
+  }
+}
+
+void describe_host(Capture& capture) {
+  utsname name {};
+  if (::uname(&name) == 0) {
+    capture.host = name.nodename;
+    capture.kernel = name.release;
+  }
+}
+
+}  // namespace
+
+Result<Capture> record(const RecordOptions& options, Symbolizer& symbolizer) {
+  std::optional<Command> command;
+  if (!options.target.command.empty()) {
+    auto started = Command::start(options.target.command, options.command_stdout_to_stderr);
+    if (!started) return started.error();
+    command.emplace(std::move(*started));
+  }
+  UniqueFd cgroup;
+  auto filter = make_filter(options.target, command ? command->pid() : -1, cgroup);
+  if (!filter) return filter.error();
+  auto probe = FutexProbe::open(*filter);
+  if (!probe) return probe.error();
+
+  ProcessTable processes(symbolizer);
+  const std::unique_ptr<ring_buffer, void (*)(ring_buffer*)> notices(
+      ring_buffer__new(probe->maps().notices, on_notice, &processes, nullptr),
+      ring_buffer__free);
+  if (!notices) return failed("cannot read from the BPF programs");
+  const double seconds =
+      options.seconds.value_or(command ? HUGE_VAL : kDefaultSeconds);
+
+  const double cpu_before = own_cpu_seconds();
+  const int64_t start_unix_ns = static_cast<int64_t>(std::time(nullptr)) * 1000000000;
+  ProgramCost cost(*probe);
+  const uint64_t start_ns = probe->start();
+  if (command) {
+    if (Status released = command->release(); !released.ok()) return released.error();
+  }
+  run_until_over(options, seconds, start_ns,
+                 watch_processes(filter->kind == LS_FILTER_TGIDS ? filter->pids
+                                                                 : std::vector<pid_t>{}),
+                 notices.get(), cost);
+  const uint64_t stop_ns = probe->stop();
+  ring_buffer__consume(notices.get());
+  const double program_seconds = cost.seconds(stop_ns - start_ns);
+
+  auto tables = read_tables(probe->maps());
+  if (!tables) return tables.error();
+  tables->start_ns = start_ns;
+  tables->stop_ns = stop_ns;
+  find_owners(*tables);
+  find_asleep_stacks(*probe, *tables);
+  processes.refresh();
+  tables->processes = processes.processes();
+  if (command) command->finish();
+
+  Capture capture = aggregate(*tables);
+  describe_host(capture);
+  capture.target = options.target.describe();
+  capture.start_unix_ns = start_unix_ns;
+  capture.tiers = {"futex"};
+  const double wall = static_cast<double>(stop_ns - start_ns) * 1e-9;
+  const double cpus = static_cast<double>(std::max(1L, ::sysconf(_SC_NPROCESSORS_ONLN)));
+  if (wall > 0) {
+    capture.quality.self_cpu_share =
+        (own_cpu_seconds() - cpu_before + program_seconds) / (wall * cpus);
+  }
+  return capture;
+}
+
+}  // namespace lockscope

@@ -1,0 +1,31 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+
+#include "base/result.h"
+#include "capture/capture.h"
+#include "record/raw_tables.h"
+#include "record/target.h"
+#include "symbolize/symbolizer.h"
+
+namespace lockscope {
+
+struct RecordOptions {
+  Target target;
+  /// How long; none: until the command ends (10 s where there is none).
+  std::optional<double> seconds;
+  /// The command's output goes to stderr: stdout is for the report.
+  bool command_stdout_to_stderr = false;
+  /// Called about five times a second with the time recorded so far, in s.
+  std::function<void(double)> progress;
+};
+
+/// Records a live target: until the time is over, the target has ended, or
+/// SIGINT or SIGTERM comes, which end it early without harm. The symbolizer is
+/// shown every process while it lives.
+/// Errors: no such target (Failed), kernel or privileges (Unsupported).
+Result<Capture> record(const RecordOptions& options, Symbolizer& symbolizer);
+
+}  // namespace lockscope

@@ -1,0 +1,151 @@
+#include "report/diagnosis_json.h"
+
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+namespace lockscope {
+
+using nlohmann::json;
+
+namespace {
+
+// Stacks listed for each finding; the rest are in `lockscope report`.
+constexpr size_t kMaxStacks = 10;
+
+json stacks_json(const Diagnosis& diagnosis, const std::vector<StackShare>& shares) {
+  json stacks = json::array();
+  for (const StackShare& share : shares) {
+    if (stacks.size() == kMaxStacks) break;
+    stacks.push_back({{"ns", share.ns},
+                      {"count", share.count},
+                      {"frames", frames_json(diagnosis, share.stack)}});
+  }
+  return stacks;
+}
+
+json finding_json(const Diagnosis& diagnosis, const Finding& finding) {
+  const Capture& capture = diagnosis.capture.capture;
+  const Site& site = diagnosis.view.sites[finding.site];
+  const Process* process =
+      site.process == kNone ? nullptr : &capture.processes[site.process];
+  json wait = durations_json(site.wait);
+  wait["count"] = site.wait.count + site.in_flight;
+  wait["total_ns"] = site.wait_ns();
+  wait["max_ns"] = site.max_wait_ns();
+  wait["in_flight"] = site.in_flight;
+  wait["timeouts"] = site.timeouts;
+  json hold = durations_json(site.hold);
+  // Split by the holder tier, which has not looked.
+  hold["running_ns"] = nullptr;
+  hold["runnable_ns"] = nullptr;
+  hold["blocked_ns"] = nullptr;
+  json result = {
+      {"shape", finding.shape},
+      {"catalogue", finding.catalogue == 0 ? json(nullptr) : json(finding.catalogue)},
+      {"verdict", to_string(finding.verdict)},
+      {"confidence", finding.confidence},
+      {"pid", process ? process->pid : 0},
+      {"comm", process ? process->comm : ""},
+      {"site",
+       {{"kind", to_string(site.primitive)},
+        {"address", fmt::format("{:#x}", site.address)},
+        {"name", site.name},
+        {"shared", site.shared},
+        {"lock", site.is_lock}}},
+      {"wait", std::move(wait)},
+      {"hold", std::move(hold)},
+      {"waiters", site.waiters},
+      {"holders", site.holders},
+      {"max_waiters", site.max_waiters},
+      {"blame_ns", static_cast<int64_t>(site.blame_ns) + site.unreleased_ns},
+      {"unreleased_ns", site.unreleased_ns},
+      {"owner_tid", site.owner_tid == 0 ? json(nullptr) : json(site.owner_tid)},
+      {"evidence", finding.evidence},
+      {"fix", finding.fix},
+      {"waiter_stacks", stacks_json(diagnosis, site.waiter_stacks)},
+      {"holder_stacks", stacks_json(diagnosis, site.holder_stacks)},
+  };
+  return result;
+}
+
+}  // namespace
+
+json durations_json(const Durations& durations) {
+  return {{"count", durations.count},
+          {"total_ns", durations.total_ns},
+          {"p50_ns", durations.histogram.percentile(0.5, durations.max_ns)},
+          {"p99_ns", durations.histogram.percentile(0.99, durations.max_ns)},
+          {"max_ns", durations.max_ns}};
+}
+
+json frames_json(const Diagnosis& diagnosis, Index stack) {
+  json frames = json::array();
+  if (stack == kNone) return frames;
+  for (const Frame& frame : diagnosis.capture.frames[stack]) {
+    frames.push_back({{"function", frame.function},
+                      {"file", frame.file},
+                      {"line", frame.line},
+                      {"module", frame.module},
+                      {"inlined", frame.inlined}});
+  }
+  return frames;
+}
+
+json capture_json(const Diagnosis& diagnosis) {
+  const Capture& capture = diagnosis.capture.capture;
+  const Quality& quality = capture.quality;
+  return {{"host", capture.host},
+          {"kernel", capture.kernel},
+          {"target", capture.target},
+          {"start_unix_ns", capture.start_unix_ns},
+          {"duration_s", static_cast<double>(capture.duration_ns) * 1e-9},
+          {"tiers", capture.tiers},
+          {"quality",
+           {{"lost", quality.lost},
+            {"truncated_stacks", quality.truncated_stacks},
+            {"broken_stacks", quality.broken_stacks},
+            {"guessed_stacks", quality.guessed_stacks},
+            {"complete_stacks", quality.complete_stacks},
+            {"unmatched", quality.unmatched},
+            {"calls", quality.calls},
+            {"stacks_taken", quality.stacks_taken},
+            {"self_cpu_share", quality.self_cpu_share},
+            {"sufficient", diagnosis.sufficient}}}};
+}
+
+json processes_json(const Diagnosis& diagnosis) {
+  const Capture& capture = diagnosis.capture.capture;
+  json processes = json::array();
+  for (size_t i = 0; i < capture.processes.size(); i++) {
+    const Process& process = capture.processes[i];
+    const ProcessTotals& totals = diagnosis.view.totals[i];
+    processes.push_back({{"pid", process.pid},
+                         {"comm", process.comm},
+                         {"exe", process.exe},
+                         {"language", process.language},
+                         {"threads", process.threads},
+                         {"lock_wait_ns", totals.lock_wait_ns},
+                         {"idle_wait_ns", totals.idle_wait_ns},
+                         {"blame_ns", totals.blame_ns}});
+  }
+  return processes;
+}
+
+std::string to_text(const json& document) {
+  return document.dump(2, ' ', false, json::error_handler_t::replace) + "\n";
+}
+
+std::string diagnosis_json(const Diagnosis& diagnosis) {
+  json document;
+  document["schema"] = "lockscope.diagnosis/1";
+  document["capture"] = capture_json(diagnosis);
+  document["processes"] = processes_json(diagnosis);
+  document["findings"] = json::array();
+  for (const Finding& finding : diagnosis.findings) {
+    document["findings"].push_back(finding_json(diagnosis, finding));
+  }
+  return to_text(document);
+}
+
+}  // namespace lockscope

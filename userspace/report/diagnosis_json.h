@@ -1,0 +1,26 @@
+#pragma once
+
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+
+#include "diagnose/diagnosis.h"
+
+namespace lockscope {
+
+/// "lockscope.diagnosis/1", as docs/diagnosis.schema.json describes it.
+std::string diagnosis_json(const Diagnosis& diagnosis);
+
+/// The parts that other documents share: "capture" and "processes".
+nlohmann::json capture_json(const Diagnosis& diagnosis);
+nlohmann::json processes_json(const Diagnosis& diagnosis);
+
+/// {"count", "total_ns", "p50_ns", "p99_ns", "max_ns"}
+nlohmann::json durations_json(const Durations& durations);
+
+/// A stack's frames, innermost first; empty for kNone.
+nlohmann::json frames_json(const Diagnosis& diagnosis, Index stack);
+
+/// A document as text; names that are not UTF-8 come out with U+FFFD.
+std::string to_text(const nlohmann::json& document);
+
+}  // namespace lockscope

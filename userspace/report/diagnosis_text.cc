@@ -1,0 +1,187 @@
+#include "report/diagnosis_text.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+
+#include "text/format.h"
+
+namespace lockscope {
+namespace {
+
+constexpr size_t kMaxStacks = 3;   // of waiters, and of holders, for one finding
+constexpr size_t kMaxFrames = 12;  // of one stack
+// Findings that took less than this share of one thread's time are counted,
+// not shown.
+constexpr double kWorthShowing = 0.001;
+
+void append_stacks(std::string& out, const Diagnosis& diagnosis, const char* title,
+                   const std::vector<StackShare>& shares, uint64_t total_ns, const char* unit) {
+  if (shares.empty()) return;
+  out += fmt::format("   {}:\n", title);
+  size_t shown = 0;
+  for (const StackShare& share : shares) {
+    if (shown++ == kMaxStacks) {
+      out += fmt::format("     and {} more\n", shares.size() - kMaxStacks);
+      break;
+    }
+    out += fmt::format("     {:>6}  {}, {} {}\n",
+                       format_percent(total_ns == 0 ? 0
+                                                    : static_cast<double>(share.ns) /
+                                                          static_cast<double>(total_ns)),
+                       format_ns(static_cast<double>(share.ns)), format_count(share.count), unit);
+    if (share.stack == kNone) {
+      out += "             (no stack)\n";
+      continue;
+    }
+    const auto& frames = diagnosis.capture.frames[share.stack];
+    for (size_t i = 0; i < frames.size() && i < kMaxFrames; i++) {
+      out += "             " + frame_line(frames[i]) + "\n";
+    }
+    if (frames.size() > kMaxFrames) {
+      out += fmt::format("             ... {} more frames\n", frames.size() - kMaxFrames);
+    }
+  }
+}
+
+void append_finding(std::string& out, const Diagnosis& diagnosis, const Finding& finding,
+                    size_t number) {
+  const Site& site = diagnosis.view.sites[finding.site];
+  out += fmt::format("{}. {}: {}", number, to_string(finding.verdict), finding.shape);
+  if (finding.verdict != Verdict::Unknown) {
+    out += fmt::format(" (confidence {:.2f})", finding.confidence);
+  }
+  out += fmt::format("\n   {} in {}, at {:#x}{}\n", printable(site.name),
+                     process_label(diagnosis, site.process), site.address,
+                     site.shared ? ", shared between processes" : "");
+  for (const std::string& sentence : finding.evidence) out += "   - " + sentence + "\n";
+  append_stacks(out, diagnosis, "waiting", site.waiter_stacks, site.wait_ns(), "waits");
+  append_stacks(out, diagnosis, "released by, with the waiting that they ended",
+                site.holder_stacks, site.blame_ns, "releases");
+  out += "   Fix: " + finding.fix + "\n\n";
+}
+
+void append_healthy(std::string& out, const Diagnosis& diagnosis) {
+  struct Idle {
+    uint64_t ns = 0;
+    size_t sites = 0;
+    uint64_t most_ns = 0;
+    std::string most;
+  };
+  std::map<Index, Idle> idle;
+  for (const Finding& finding : diagnosis.findings) {
+    if (finding.verdict != Verdict::Healthy) continue;
+    const Site& site = diagnosis.view.sites[finding.site];
+    Idle& process = idle[site.process];
+    process.ns += site.wait_ns();
+    process.sites++;
+    if (site.wait_ns() >= process.most_ns) {
+      process.most_ns = site.wait_ns();
+      process.most = site.name;
+    }
+  }
+  std::vector<std::pair<Index, Idle>> order(idle.begin(), idle.end());
+  std::stable_sort(order.begin(), order.end(),
+                   [](const auto& a, const auto& b) { return a.second.ns > b.second.ns; });
+  constexpr size_t kMaxProcesses = 10;
+  for (size_t i = 0; i < order.size() && i < kMaxProcesses; i++) {
+    const auto& [process, waits] = order[i];
+    out += fmt::format("Healthy: {} waited {} for work, time or a thread's end at {} {}, most of "
+                       "it at {}.\n",
+                       process_label(diagnosis, process), format_ns(static_cast<double>(waits.ns)),
+                       waits.sites, waits.sites == 1 ? "place" : "places", printable(waits.most));
+  }
+  if (order.size() > kMaxProcesses) {
+    out += fmt::format("Healthy: and {} more processes.\n", order.size() - kMaxProcesses);
+  }
+}
+
+}  // namespace
+
+std::string process_label(const Diagnosis& diagnosis, Index process) {
+  if (process == kNone) return "?";
+  const Process& known = diagnosis.capture.capture.processes[process];
+  return fmt::format("{}[{}]", known.comm.empty() ? "?" : printable(known.comm), known.pid);
+}
+
+std::string frame_line(const Frame& frame) {
+  std::string line = printable(frame.function);
+  if (!frame.file.empty()) line += fmt::format(" {}:{}", printable(frame.file), frame.line);
+  if (frame.inlined) line += " (inlined)";
+  if (!frame.module.empty() && !frame.function.starts_with(frame.module)) {
+    line += " [" + printable(frame.module) + "]";
+  }
+  return line;
+}
+
+std::string headline(const Diagnosis& diagnosis) {
+  const Capture& capture = diagnosis.capture.capture;
+  std::string tiers;
+  for (const std::string& tier : capture.tiers) tiers += (tiers.empty() ? "" : ", ") + tier;
+  return fmt::format("lockscope: {}, {:.1f} s, tier: {}, kernel {}\n", printable(capture.target),
+                     static_cast<double>(capture.duration_ns) * 1e-9, tiers,
+                     printable(capture.kernel));
+}
+
+std::string quality_line(const Diagnosis& diagnosis) {
+  const Quality& quality = diagnosis.capture.capture.quality;
+  const size_t stacks = diagnosis.capture.capture.stacks.size();
+  std::string lost;
+  for (const auto& [reason, count] : quality.lost) {
+    lost += fmt::format("{}{} {}", lost.empty() ? "" : ", ", reason, format_count(count));
+  }
+  std::string line = fmt::format(
+      "Data: {} futex calls; lost: {}; {} holds not matched; {} distinct stacks",
+      format_count(quality.calls), lost.empty() ? "nothing" : lost,
+      format_count(quality.unmatched), format_count(stacks));
+  if (quality.complete_stacks > 0) {
+    line += fmt::format(", {} complete", format_count(quality.complete_stacks));
+  }
+  if (quality.guessed_stacks > 0) {
+    line += fmt::format(", {} by frame pointers alone", format_count(quality.guessed_stacks));
+  }
+  if (quality.broken_stacks > 0) {
+    line += fmt::format(", {} broken off", format_count(quality.broken_stacks));
+  }
+  if (quality.truncated_stacks > 0) {
+    line += fmt::format(", {} cut at {} frames", format_count(quality.truncated_stacks),
+                        LS_MAX_FRAMES);
+  }
+  line += fmt::format("; lockscope itself: {} of the machine's CPU time.\n",
+                      format_percent(quality.self_cpu_share));
+  return line;
+}
+
+std::string diagnosis_text(const Diagnosis& diagnosis) {
+  std::string out = headline(diagnosis) + "\n";
+  const double worth_ns =
+      kWorthShowing * static_cast<double>(diagnosis.capture.capture.duration_ns);
+  size_t number = 0, minor = 0;
+  uint64_t minor_ns = 0;
+  for (const Finding& finding : diagnosis.findings) {
+    if (finding.verdict == Verdict::Healthy) continue;
+    const uint64_t ns = diagnosis.view.sites[finding.site].wait_ns();
+    if (static_cast<double>(ns) < worth_ns && finding.verdict == Verdict::Unknown) {
+      minor++;
+      minor_ns += ns;
+      continue;
+    }
+    append_finding(out, diagnosis, finding, ++number);
+  }
+  if (number == 0) {
+    out += diagnosis.findings.empty() ? "No waiting was seen.\n" : "No contention worth a word.\n";
+  }
+  if (minor > 0) {
+    out += fmt::format("Minor: {} more locks, {} of waiting in all.\n", minor,
+                       format_ns(static_cast<double>(minor_ns)));
+  }
+  append_healthy(out, diagnosis);
+  for (const std::string& reason : diagnosis.withheld) {
+    out += "Verdicts withheld: " + reason + ".\n";
+  }
+  out += quality_line(diagnosis);
+  return out;
+}
+
+}  // namespace lockscope
