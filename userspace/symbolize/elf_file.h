@@ -33,6 +33,8 @@ class ElfFile {
   /// For images that are no files, such as the vdso.
   static Result<ElfFile> from_memory(std::string image);
 
+  /// -1 for an image in memory.
+  int fd() const { return fd_.get(); }
   const Elf64_Ehdr& header() const { return header_; }
   const std::vector<Elf64_Phdr>& segments() const { return segments_; }
   const std::vector<Section>& sections() const { return sections_; }

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <optional>
 #include <unordered_map>
@@ -12,6 +13,8 @@
 #include "symbolize/demangle.h"
 #include "symbolize/elf_file.h"
 #include "symbolize/elf_symbols.h"
+#include "symbolize/jit_map.h"
+#include "symbolize/mini_debug_info.h"
 
 namespace lockscope {
 namespace {
@@ -20,6 +23,10 @@ namespace {
 constexpr size_t kMaxCachedAddresses = 64 << 10;
 // Mappings remembered, over all processes: a backstop against missing forget()s.
 constexpr size_t kMaxMappings = 64 << 10;
+
+// JIT maps kept, one a process; and how often one is looked at for new names.
+constexpr size_t kMaxJitMaps = 64;
+constexpr std::chrono::milliseconds kJitMapRecheck{100};
 
 std::string hex(uint64_t value) {
   char text[24];
@@ -44,6 +51,12 @@ Result<UniqueFd> open_file_of(pid_t pid, const Mapping& mapping) {
   return fd;
 }
 
+bool is_owned_by_root(const ElfFile& file) {
+  struct stat st;
+  return file.fd() >= 0 && ::fstat(file.fd(), &st) == 0 && st.st_uid == 0 &&
+         (st.st_mode & (S_IWGRP | S_IWOTH)) == 0;
+}
+
 Frame unnamed(const std::string& module, uint64_t offset) {
   return {.function = module + "+" + hex(offset), .module = module};
 }
@@ -57,6 +70,9 @@ struct Symbolizer::Module {
   bool is_elf = false;
   std::vector<Elf64_Phdr> segments;  // those that are loaded, code first
   ElfSymbols symbols;
+  std::optional<ElfFile> debug_info;  // until the first line is asked for
+  bool debug_info_trusted = false;
+  std::unique_ptr<LineTable> lines;
   uint64_t last_used = 0;
   std::unordered_map<uint64_t, std::vector<Frame>> answers;  // by lookup address
 
@@ -82,15 +98,34 @@ struct Symbolizer::Module {
   }
 
   /// Empty when nothing there has a name.
-  std::vector<Frame> frames_at(uint64_t address) const {
+  std::vector<Frame> frames_at(uint64_t address, OpenLines open_lines) {
+    if (debug_info) {
+      lines = open_lines(*debug_info, debug_info_trusted);
+      debug_info.reset();
+    }
+    std::vector<Frame> frames;
+    if (lines) frames = lines->find(address);
+    if (frames.empty()) frames.emplace_back();
+    // The symbol table's name for the function itself: the same whether or not
+    // there are lines.
     if (const auto symbol = symbols.find(address)) {
-      return {{.function = demangle(symbol->name), .module = name}};
+      frames.back().function = demangle(symbol->name);
+    } else if (const auto range = symbols.find_range(address); range && !lines) {
+      frames.back().function = name + "!fn@" + hex(range->start);
     }
-    if (const auto range = symbols.find_range(address)) {
-      return {{.function = name + "!fn@" + hex(range->start), .module = name}};
+    if (frames.back().function.empty()) return {};
+    for (Frame& frame : frames) {
+      frame.module = name;
+      if (frame.function.empty()) frame.function = "[inlined]";
     }
-    return {};
+    return frames;
   }
+};
+
+struct Symbolizer::JitState {
+  JitMap map;
+  JitMap::Stamp stamp;
+  std::chrono::steady_clock::time_point checked;
 };
 
 Symbolizer::Symbolizer(SymbolizerOptions options) : options_(options) {}
@@ -105,16 +140,24 @@ std::vector<Frame> Symbolizer::symbolize(pid_t pid, const std::vector<Mapping>& 
   if (!mapping) return {unnamed("[unknown]", address)};
   const uint64_t offset = lookup - mapping->start + mapping->file_offset;
   if (!mapping->has_file() && mapping->path != "[vdso]") {
+    if (auto frame = jit_frame(pid, lookup)) return {*frame};
+    if (mapping->path.empty() && jit_maps_[pid].map.size() > 0) {
+      return {unnamed("[jit]", lookup - mapping->start + step)};
+    }
     const std::string name = mapping->path.empty() ? "[anon]" : sanitize(mapping->path);
     return {unnamed(name, lookup - mapping->start + step)};
   }
 
   Module& module = module_for(pid, *mapping);
+  // Run-time systems also put code into files without a name (memfd).
+  if (!module.is_elf) {
+    if (auto frame = jit_frame(pid, lookup)) return {*frame};
+  }
   const auto in_file = module.address_of_offset(offset);
   if (!in_file) return {unnamed(module.name, offset + step)};
   const auto known = module.answers.find(*in_file);
   if (known != module.answers.end()) return known->second;
-  std::vector<Frame> frames = module.frames_at(*in_file);
+  std::vector<Frame> frames = module.frames_at(*in_file, options_.open_lines);
   // The address as the stack has it.
   if (frames.empty()) return {unnamed(module.name, *in_file + step)};
   if (cached_addresses_ >= kMaxCachedAddresses) {
@@ -140,6 +183,23 @@ void Symbolizer::preload(pid_t pid, const std::vector<Mapping>& maps) {
 
 void Symbolizer::forget(pid_t pid) {
   std::erase_if(by_mapping_, [pid](const auto& entry) { return entry.first.pid == pid; });
+  jit_maps_.erase(pid);
+}
+
+// The run-time system appends to its map as it goes, so an unknown address is a
+// reason to look again; but not at every one.
+std::optional<Frame> Symbolizer::jit_frame(pid_t pid, uint64_t address) {
+  if (jit_maps_.size() >= kMaxJitMaps && !jit_maps_.contains(pid)) jit_maps_.clear();
+  JitState& state = jit_maps_[pid];
+  auto symbol = state.map.find(address);
+  const auto now = std::chrono::steady_clock::now();
+  if (!symbol && now - state.checked >= kJitMapRecheck) {
+    state.checked = now;
+    if (auto map = JitMap::load(pid, &state.stamp)) state.map = std::move(*map);
+    symbol = state.map.find(address);
+  }
+  if (!symbol) return std::nullopt;
+  return Frame{.function = demangle(symbol->name), .module = "[jit]"};
 }
 
 Symbolizer::Module& Symbolizer::module_for(pid_t pid, const Mapping& mapping) {
@@ -168,10 +228,22 @@ std::shared_ptr<Symbolizer::Module> Symbolizer::load(pid_t pid, const Mapping& m
   auto module = std::make_shared<Module>(name);
   if (auto file = ElfFile::open(std::move(*fd))) {
     std::optional<ElfFile> debug_file;
-    if (options_.debug_files && !file->find_section(SHT_SYMTAB)) {
+    const bool wants_lines = options_.open_lines && !file->find_section(".debug_info");
+    const bool wants_symbols = !file->find_section(SHT_SYMTAB);
+    if (options_.debug_files && (wants_lines || wants_symbols)) {
       debug_file = find_debug_file(*file, mapping.path, {root_of(pid), "/"});
     }
+    if (wants_symbols && !debug_file) debug_file = read_mini_debug_info(*file);
     module->read(*file, debug_file ? &*debug_file : nullptr);
+    if (options_.open_lines) {
+      const bool trusted =
+          is_owned_by_root(*file) && (!debug_file || is_owned_by_root(*debug_file));
+      ElfFile& with_lines = wants_lines && debug_file ? *debug_file : *file;
+      if ((trusted || options_.lines_of_any_owner) && with_lines.find_section(".debug_info")) {
+        module->debug_info = std::move(with_lines);
+        module->debug_info_trusted = trusted;
+      }
+    }
   }
   by_file_.emplace(key, module);
   table_bytes_ += module->symbols.size_bytes();

@@ -5,12 +5,14 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <tuple>
 #include <vector>
 
 #include "process/maps.h"
 #include "symbolize/frame.h"
+#include "symbolize/line_table.h"
 
 namespace lockscope {
 
@@ -26,6 +28,12 @@ struct SymbolizerOptions {
   size_t max_table_bytes = 64 << 20;
   /// Look for separate debug files (/usr/lib/debug, .gnu_debuglink).
   bool debug_files = true;
+  /// Where source lines and inlined functions come from: open_dwarf_lines, or
+  /// null for none.
+  OpenLines open_lines = nullptr;
+  /// Also for files that others than root own. DWARF is read by a library that
+  /// is not made for hostile files: for those whom the user trusts.
+  bool lines_of_any_owner = false;
 };
 
 /// Names addresses of other processes. Tables are loaded when first needed and
@@ -58,6 +66,7 @@ class Symbolizer {
 
  private:
   struct Module;
+  struct JitState;
   struct MappingKey {
     pid_t pid;
     uint64_t start;
@@ -72,11 +81,13 @@ class Symbolizer {
   std::shared_ptr<Module> load(pid_t pid, const Mapping& mapping);
   std::shared_ptr<Module> load_vdso();
   void shrink(const Module* keep);
+  std::optional<Frame> jit_frame(pid_t pid, uint64_t address);
 
   SymbolizerOptions options_;
   std::map<MappingKey, std::shared_ptr<Module>> by_mapping_;
   std::map<FileKey, std::shared_ptr<Module>> by_file_;
   std::shared_ptr<Module> vdso_;
+  std::map<pid_t, JitState> jit_maps_;
   size_t table_bytes_ = 0;
   size_t cached_addresses_ = 0;
   uint64_t clock_ = 0;  // counts uses, for the least recent one

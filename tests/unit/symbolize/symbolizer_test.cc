@@ -9,6 +9,9 @@
 #include <random>
 
 #include "programs.h"
+#include "symbolize/dwarf_lines.h"
+#include "symbolize/jit_map.h"
+#include "symbolize/mini_debug_info.h"
 
 namespace lockscope {
 namespace {
@@ -29,18 +32,23 @@ Frame frame_at(Symbolizer& symbolizer, pid_t pid, uint64_t address,
 
 uint64_t address_of(auto* function) { return reinterpret_cast<uint64_t>(function); }
 
+// By handle: under a sanitizer, the plain name leads to its own function.
+uint64_t address_in_libc(const char* name) {
+  return reinterpret_cast<uint64_t>(::dlsym(::dlopen("libc.so.6", RTLD_LAZY | RTLD_NOLOAD), name));
+}
+
 TEST(Symbolizer, OwnProcess) {
   Symbolizer symbolizer;
   const Frame own = frame_at(symbolizer, ::getpid(), address_of(&function_of_this_test));
   EXPECT_EQ(own.function, "lockscope::(anonymous namespace)::function_of_this_test");
   EXPECT_EQ(own.module, std::filesystem::read_symlink("/proc/self/exe").filename());
-  EXPECT_EQ(frame_at(symbolizer, ::getpid(), address_of(&::pthread_mutex_unlock)),
+  EXPECT_EQ(frame_at(symbolizer, ::getpid(), address_in_libc("pthread_mutex_unlock")),
             (Frame{.function = "pthread_mutex_unlock", .module = "libc.so.6"}));
 }
 
 TEST(Symbolizer, ReturnAddressesBelongToTheCall) {
   Symbolizer symbolizer;
-  const uint64_t entry = address_of(&::pthread_mutex_unlock);
+  const uint64_t entry = address_in_libc("pthread_mutex_unlock");
   EXPECT_NE(frame_at(symbolizer, ::getpid(), entry, AddressKind::Return).function,
             "pthread_mutex_unlock");
   EXPECT_EQ(frame_at(symbolizer, ::getpid(), entry + 1, AddressKind::Return).function,
@@ -68,7 +76,8 @@ TEST(Symbolizer, AddressesWithoutFile) {
   void* memory = ::mmap(nullptr, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   ASSERT_NE(memory, MAP_FAILED);
   // The kernel may join it to a neighbour: the offset is not ours to know.
-  const Frame anonymous = frame_at(symbolizer, ::getpid(), address_of(static_cast<char*>(memory)) + 0x10);
+  const Frame anonymous =
+      frame_at(symbolizer, ::getpid(), address_of(static_cast<char*>(memory)) + 0x10);
   EXPECT_EQ(anonymous.module, "[anon]");
   EXPECT_EQ(anonymous.function.substr(0, 9), "[anon]+0x");
   ::munmap(memory, 4096);
@@ -215,12 +224,144 @@ TEST(Symbolizer, OtherMountNamespaceRoot) {
             (Frame{.function = "inside_worker", .module = "outside"}));
 }
 
+constexpr char kInlined[] = R"(
+#include <cstdio>
+#include <unistd.h>
+static int volatile sink;
+namespace deep {
+struct Lock { __attribute__((always_inline)) void take() { sink = 1; __asm__ volatile("point: nop"); } };
+__attribute__((always_inline)) inline void guard(Lock& l) {
+  l.take();
+}
+}
+__attribute__((noinline)) void worker() {
+  deep::Lock lock;
+  deep::guard(lock);
+  sink = 2;
+}
+extern "C" char point[];
+int main() {
+  worker();
+  std::printf("point %lx\nready\n", (unsigned long)&point);
+  std::fflush(stdout);
+  while (true) pause();
+}
+)";
+
+TEST(Symbolizer, InlinedFramesAndLines) {
+  for (const bool separate : {false, true}) {
+    TempDir dir;
+    compile(kInlined, dir / "service", "-x c++ -O2 -g");
+    if (separate) {
+      run("cd " + dir.path() + " && objcopy --only-keep-debug service service.debug && " +
+          "strip service && objcopy --add-gnu-debuglink=service.debug service");
+    }
+    Child child(dir / "service");
+    Symbolizer symbolizer({.open_lines = open_dwarf_lines, .lines_of_any_owner = true});
+    const auto maps = *read_maps(child.pid());
+    const auto frames =
+        symbolizer.symbolize(child.pid(), maps, child.address("point"), AddressKind::Exact);
+    ASSERT_EQ(frames.size(), 3u);
+    const std::string source = dir / "service.src";
+    EXPECT_EQ(frames[0], (Frame{"deep::Lock::take", source, 6, "service", true}));
+    EXPECT_EQ(frames[1], (Frame{"deep::guard", source, 8, "service", true}));
+    EXPECT_EQ(frames[2], (Frame{"worker", source, 13, "service", false}));
+  }
+}
+
+TEST(Symbolizer, NoLinesOfOtherPeoplesFilesRoot) {
+  if (::geteuid() != 0) GTEST_SKIP() << "needs root to give a file away";
+  TempDir dir;
+  compile(kInlined, dir / "service", "-x c++ -O2 -g");
+  Child child(dir / "service");
+  const auto maps = *read_maps(child.pid());
+  Symbolizer roots({.open_lines = open_dwarf_lines});
+  EXPECT_EQ(roots.symbolize(child.pid(), maps, child.address("point"), AddressKind::Exact).size(),
+            3u);
+  ASSERT_EQ(::chown((dir / "service").c_str(), 1000, 1000), 0);
+  Symbolizer others({.open_lines = open_dwarf_lines});
+  EXPECT_EQ(others.symbolize(child.pid(), maps, child.address("point"), AddressKind::Exact),
+            (std::vector<Frame>{{.function = "worker", .module = "service"}}));
+}
+
+TEST(Symbolizer, MiniDebugInfo) {
+  if (!can_read_mini_debug_info()) GTEST_SKIP() << "linked without liblzma";
+  TempDir dir;
+  compile(waiting_program("mini_worker"), dir / "service", "-O1");
+  run("cd " + dir.path() + " && objcopy --only-keep-debug service mini && xz mini && " +
+      "strip service && objcopy --add-section .gnu_debugdata=mini.xz service");
+  Child child(dir / "service");
+  Symbolizer symbolizer;
+  EXPECT_EQ(frame_at(symbolizer, child.pid(), child.address("worker")).function, "mini_worker");
+}
+
+TEST(MiniDebugInfo, BombsAndJunk) {
+  TempDir dir;
+  compile("int main(void) { return 0; }", dir / "a");
+  run("cd " + dir.path() + " && head -c 300M /dev/zero | xz -0 > bomb && cp a b && " +
+      "objcopy --add-section .gnu_debugdata=bomb a && " +
+      "objcopy --add-section .gnu_debugdata=b.src b 2>/dev/null || cp a b");
+  EXPECT_FALSE(read_mini_debug_info(open_elf(dir / "a")));
+  EXPECT_FALSE(read_mini_debug_info(open_elf(dir / "b")));
+}
+
+TEST(Symbolizer, JitCode) {
+  TempDir dir;
+  compile(R"(
+    #include <stdio.h>
+    #include <sys/mman.h>
+    #include <unistd.h>
+    int main(void) {
+      char* code = mmap(0, 8192, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+      char name[64];
+      sprintf(name, "/tmp/perf-%d.map", getpid());
+      FILE* map = fopen(name, "w");
+      fprintf(map, "%lx 40 LazyCompile:*handle /srv/app.js:12\n%lx 20 evil\033[2J\njunk\n",
+              (long)code + 256, (long)code + 512);
+      fclose(map);
+      printf("code %lx\nready\n", (long)code);
+      fflush(stdout);
+      while (1) pause();
+    })",
+          dir / "vm");
+  Child child(dir / "vm");
+  Symbolizer symbolizer;
+  const uint64_t code = child.address("code");
+  EXPECT_EQ(frame_at(symbolizer, child.pid(), code + 256 + 63),
+            (Frame{.function = "LazyCompile:*handle /srv/app.js:12", .module = "[jit]"}));
+  EXPECT_EQ(frame_at(symbolizer, child.pid(), code + 520).function, "evil?[2J");
+  EXPECT_EQ(frame_at(symbolizer, child.pid(), code + 256 + 64).module, "[jit]");
+  EXPECT_EQ(frame_at(symbolizer, child.pid(), code + 256 + 64).function.substr(0, 8), "[jit]+0x");
+  const std::string map = "/tmp/perf-" + std::to_string(child.pid()) + ".map";
+  if (::geteuid() == 0) {
+    ASSERT_EQ(::chown(map.c_str(), 1000, 1000), 0);
+    Symbolizer wary;
+    EXPECT_EQ(frame_at(wary, child.pid(), code + 300).module, "[anon]") << "another user's map";
+  }
+  std::filesystem::remove(map);
+}
+
+TEST(JitMap, LaterLinesReplaceAndJunkIsLeftOut) {
+  const JitMap map = JitMap::parse(
+      "1000 100 old\n1040 20 new\n0x2000 0x10 hex prefix\n"
+      "zz 10 bad\n3000 0 empty\n4000\nffffffffffffffff 10 wraps\n5000 8 last line");
+  const auto name = [&](uint64_t a) {
+    const auto symbol = map.find(a);
+    return symbol ? std::string(symbol->name) : "";
+  };
+  EXPECT_EQ(map.size(), 3u);
+  EXPECT_EQ(name(0x1000), "") << "part of it was overwritten: gone";
+  EXPECT_EQ(name(0x105f), "new");
+  EXPECT_EQ(name(0x200f), "hex prefix");
+  EXPECT_EQ(name(0x5007), "last line");
+}
+
 TEST(Symbolizer, MemoryBound) {
   Symbolizer symbolizer({.max_table_bytes = 1});
   const auto maps = *read_maps(::getpid());
   symbolizer.preload(::getpid(), maps);
   const size_t after_preload = symbolizer.table_bytes();
-  EXPECT_EQ(frame_at(symbolizer, ::getpid(), address_of(&::pthread_mutex_unlock)).function,
+  EXPECT_EQ(frame_at(symbolizer, ::getpid(), address_in_libc("pthread_mutex_unlock")).function,
             "pthread_mutex_unlock");
   EXPECT_EQ(frame_at(symbolizer, ::getpid(), address_of(&function_of_this_test)).function,
             "lockscope::(anonymous namespace)::function_of_this_test");

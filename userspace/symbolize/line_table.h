@@ -1,0 +1,26 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "symbolize/elf_file.h"
+#include "symbolize/frame.h"
+
+namespace lockscope {
+
+/// Source lines and inlined functions of one file.
+class LineTable {
+ public:
+  virtual ~LineTable() = default;
+  /// The frames at an address (as in the file), innermost first, the last one
+  /// being the function that the symbol table knows; modules are left empty.
+  /// Empty when nothing is known.
+  virtual std::vector<Frame> find(uint64_t address) = 0;
+};
+
+/// Opens the line table of a file; null when it has none. `trusted` says that
+/// only root can have written the file.
+using OpenLines = std::unique_ptr<LineTable> (*)(const ElfFile& file, bool trusted);
+
+}  // namespace lockscope
