@@ -23,7 +23,7 @@ using namespace workload;
 
 struct Settings {
   uint64_t work_ns, timeout_ns, rounds;
-  bool work_on_cpu, signal_held, std_kind;
+  bool work_on_cpu, signal_held, std_kind, own_clock;
 };
 
 // One mutex and one condition of either kind, and the clock around each wait.
@@ -37,30 +37,26 @@ class Monitor {
     pthread_condattr_destroy(&attributes);
   }
   Acquired lock(Ledger& ledger) {
+    if (!settings_.own_clock) {
+      mutex_.lock();
+      return {};
+    }
     return acquire(
         ledger, [this] { return mutex_.try_lock(); }, [this] { mutex_.lock(); });
   }
   void unlock(Ledger& ledger, const Acquired& acquired) {
-    end_hold(ledger, acquired);
+    if (settings_.own_clock) end_hold(ledger, acquired);
     mutex_.unlock();
   }
-  // Returns how long it waited; the mutex is held before and after. A hold ends and another begins.
-  uint64_t wait(Ledger& ledger, Acquired& acquired) {
+  // The mutex is held before and after: one hold ends and another begins.
+  void wait(Ledger& ledger, Acquired& acquired) {
+    if (!settings_.own_clock) {
+      block();
+      return;
+    }
     end_hold(ledger, acquired);
-    uint64_t waited = idle(ledger, [this] {
-      if (settings_.std_kind) {
-        std::unique_lock<std::mutex> held(mutex_, std::adopt_lock);
-        std_condition_.wait(held);
-        held.release();
-      } else if (settings_.timeout_ns) {
-        timespec deadline = to_timespec(now_ns() + settings_.timeout_ns);
-        pthread_cond_timedwait(&condition_, mutex_.native_handle(), &deadline);
-      } else {
-        pthread_cond_wait(&condition_, mutex_.native_handle());
-      }
-    });
+    idle(ledger, [this] { block(); });
     acquired = {now_ns(), false};
-    return waited;
   }
   void signal() {
     settings_.std_kind ? std_condition_.notify_one() : (void)pthread_cond_signal(&condition_);
@@ -82,6 +78,19 @@ class Monitor {
   }
 
  private:
+  void block() {
+    if (settings_.std_kind) {
+      std::unique_lock<std::mutex> held(mutex_, std::adopt_lock);
+      std_condition_.wait(held);
+      held.release();
+    } else if (settings_.timeout_ns) {
+      timespec deadline = to_timespec(now_ns() + settings_.timeout_ns);
+      pthread_cond_timedwait(&condition_, mutex_.native_handle(), &deadline);
+    } else {
+      pthread_cond_wait(&condition_, mutex_.native_handle());
+    }
+  }
+
   const Settings& settings_;
   alignas(64) std::mutex mutex_;
   alignas(64) pthread_cond_t condition_;
@@ -183,6 +192,7 @@ int main(int argc, char** argv) {
                    {"rounds", "0", "pingpong: hand-overs to make, 0 for as many as time allows"},
                    {"signal", "after", "signal after the unlock or with the mutex held"},
                    {"timeout-us", "0", "give up each wait after this long, 0 never (pthread)"},
+                   {"own-clock", "on", "off: do not time each wait (to measure a tracer's cost)"},
                    {"policy", "normal", "batch: a wakee does not preempt its waker"},
                    {"kind", "pthread", "pthread or std"}});
   Settings settings{options.us_in_ns("work-us"),
@@ -190,7 +200,8 @@ int main(int argc, char** argv) {
                     options.count("rounds"),
                     options.choice("worker", {"sleep", "cpu"}) == 1,
                     options.choice("signal", {"after", "held"}) == 1,
-                    options.choice("kind", {"pthread", "std"}) == 1};
+                    options.choice("kind", {"pthread", "std"}) == 1,
+                    options.choice("own-clock", {"off", "on"}) == 1};
   bool pingpong = options.choice("mode", {"queue", "pingpong"}) == 1;
   size_t threads = options.count("threads"), producers = options.count("producers");
 
