@@ -9,12 +9,10 @@
 
 #include <linux/types.h>
 
+#include "unwind.h"
+
 #define LS_TICK_SHIFT 4
 #define LS_TICK_NS (1 << LS_TICK_SHIFT)
-
-/* Depth to which a stack is kept: the kernel's own default limit
- * (kernel.perf_event_max_stack). */
-#define LS_MAX_FRAMES 127
 
 /* Slot i counts durations in [2^i, 2^(i+1)) ns; the last one everything
  * longer (2^39 ns is 9 minutes). */
@@ -132,21 +130,11 @@ struct ls_pair_row {
 	__u64 total_ns;
 };
 
-enum ls_stack_flag {
-	LS_STACK_COMPLETE = 1 << 0,  /* reached the thread's start */
-	LS_STACK_TRUNCATED = 1 << 1, /* deeper than LS_MAX_FRAMES */
-	LS_STACK_BROKEN = 1 << 2,    /* a frame could not be read or unwound */
-	LS_STACK_GUESSED = 1 << 3,   /* by frame pointers that nothing vouches for */
-	LS_STACK_NO_TABLE = 1 << 4,  /* taken before the unwind tables were there */
-};
-
-/* A stack, innermost first. The key in the map is a seeded hash of the process
- * and the addresses. */
-struct ls_stack {
+/* The key of a stack: a seeded hash of the process and the addresses, by which
+ * rows refer to it, and the process. The value is struct ls_frames (unwind.h). */
+struct ls_stack_key {
+	__u64 hash;
 	__u64 process;
-	__u32 depth;
-	__u32 flags; /* enum ls_stack_flag */
-	__u64 ips[LS_MAX_FRAMES];
 };
 
 enum ls_thread_phase {
@@ -275,7 +263,6 @@ LS_ASSERT_SIZE(struct ls_lock_key, 24);
 LS_ASSERT_SIZE(struct ls_lock, 184);
 LS_ASSERT_SIZE(struct ls_wait_row, 200);
 LS_ASSERT_SIZE(struct ls_release_row, 200);
-LS_ASSERT_SIZE(struct ls_stack, 16 + 8 * LS_MAX_FRAMES);
 LS_ASSERT_SIZE(struct ls_thread, 208);
 LS_ASSERT_SIZE(struct ls_blocked, 80);
 LS_ASSERT_SIZE(struct ls_notice, 16);

@@ -42,26 +42,26 @@ int enter_futex(struct ls_sys_enter *ctx)
 	case LS_OP_LOCK_PI:
 	case LS_OP_LOCK_PI2:
 	case LS_OP_WAIT_REQUEUE_PI:
-		return begin_wait(ctx, &call);
+		return begin_wait(&call);
 	case LS_OP_WAKE_OP:
-		release(ctx, call.second_word, call.shared, 0);
-		return release(ctx, call.word, call.shared, 0);
+		release(call.second_word, call.shared, 0);
+		return release(call.word, call.shared, 0);
 	case LS_OP_WAKE:
 	case LS_OP_WAKE_BITSET:
-		return release(ctx, call.word, call.shared, 0);
+		return release(call.word, call.shared, 0);
 	case LS_OP_UNLOCK_PI:
-		return release(ctx, call.word, call.shared, LS_TRAIT_PI);
+		return release(call.word, call.shared, LS_TRAIT_PI);
 	case LS_OP_REQUEUE:
 	case LS_OP_CMP_REQUEUE:
 		call.limit = call.value;
-		return begin_requeue(ctx, &call);
+		return begin_requeue(&call);
 	case LS_OP_CMP_REQUEUE_PI:
-		return release(ctx, call.word, call.shared, LS_TRAIT_REQUEUE);
+		return release(call.word, call.shared, LS_TRAIT_REQUEUE);
 	}
 	return 0;
 }
 
-static __always_inline int leave(void *ctx, __s64 result)
+static __always_inline int leave(__s64 result)
 {
 	__u32 tid = (__u32)bpf_get_current_pid_tgid();
 	struct ls_thread *thread = bpf_map_lookup_elem(&threads, &tid);
@@ -69,7 +69,7 @@ static __always_inline int leave(void *ctx, __s64 result)
 	if (!thread)
 		return 0;
 	if (thread->phase == LS_PHASE_WAITING)
-		return end_wait(ctx, thread, result);
+		return end_wait(thread, result);
 	if (thread->requeueing)
 		return end_requeue(thread, result);
 	return 0;
@@ -78,7 +78,7 @@ static __always_inline int leave(void *ctx, __s64 result)
 SEC("tracepoint/syscalls/sys_exit_futex")
 int exit_futex(struct ls_sys_exit *ctx)
 {
-	return leave(ctx, ctx->ret);
+	return leave(ctx->ret);
 }
 
 /* futex_wait(uaddr, val, mask, flags, timeout, clockid), since 6.7 */
@@ -96,13 +96,13 @@ int enter_futex_wait(struct ls_sys_enter *ctx)
 	if (!current_is_target())
 		return 0;
 	count(LS_COUNT_CALLS);
-	return begin_wait(ctx, &call);
+	return begin_wait(&call);
 }
 
 SEC("tracepoint/syscalls/sys_exit_futex_wait")
 int exit_futex_wait(struct ls_sys_exit *ctx)
 {
-	return leave(ctx, ctx->ret);
+	return leave(ctx->ret);
 }
 
 /* futex_wake(uaddr, mask, nr, flags), since 6.7 */
@@ -112,7 +112,7 @@ int enter_futex_wake(struct ls_sys_enter *ctx)
 	if (!current_is_target())
 		return 0;
 	count(LS_COUNT_CALLS);
-	return release(ctx, ctx->args[0], !(ctx->args[3] & FUTEX2_PRIVATE), 0);
+	return release(ctx->args[0], !(ctx->args[3] & FUTEX2_PRIVATE), 0);
 }
 
 /* futex_requeue(waiters[2], flags, nr_wake, nr_requeue), since 6.7 */
@@ -130,13 +130,13 @@ int enter_futex_requeue(struct ls_sys_enter *ctx)
 	call.word = pair[0].uaddr;
 	call.second_word = pair[1].uaddr;
 	call.shared = !(pair[0].flags & FUTEX2_PRIVATE);
-	return begin_requeue(ctx, &call);
+	return begin_requeue(&call);
 }
 
 SEC("tracepoint/syscalls/sys_exit_futex_requeue")
 int exit_futex_requeue(struct ls_sys_exit *ctx)
 {
-	return leave(ctx, ctx->ret);
+	return leave(ctx->ret);
 }
 
 /* futex_waitv(waiters, nr, flags, timeout, clockid), since 5.16: in the books
@@ -161,7 +161,7 @@ int enter_futex_waitv(struct ls_sys_enter *ctx)
 	call.word = first.uaddr;
 	call.value = (__u32)first.val;
 	call.shared = !(first.flags & FUTEX2_PRIVATE);
-	begin_wait(ctx, &call);
+	begin_wait(&call);
 	thread = bpf_map_lookup_elem(&threads, &tid);
 	if (thread && thread->phase == LS_PHASE_WAITING) {
 		thread->second_lock = ctx->args[0];
@@ -173,7 +173,7 @@ int enter_futex_waitv(struct ls_sys_enter *ctx)
 SEC("tracepoint/syscalls/sys_exit_futex_waitv")
 int exit_futex_waitv(struct ls_sys_exit *ctx)
 {
-	return leave(ctx, ctx->ret);
+	return leave(ctx->ret);
 }
 
 /* A thread ends: while waiting, if it was killed; and the kernel wakes those
@@ -202,13 +202,13 @@ int thread_exit(struct bpf_raw_tracepoint_args *ctx)
 		thread->phase = LS_PHASE_IDLE;
 	}
 	if (joined)
-		release(ctx, joined, 1, LS_TRAIT_THREAD_EXIT);
+		release(joined, 1, LS_TRAIT_THREAD_EXIT);
 	for (int i = 0; thread && i < LS_MAX_HELD; i++) {
 		__u64 lock_id = thread->held[i].lock;
 		struct ls_lock *lock = lock_id ? bpf_map_lookup_elem(&locks, &lock_id) : 0;
 
 		if (lock)
-			release(ctx, thread->held[i].word, lock->key.type == LS_LOCK_SHARED,
+			release(thread->held[i].word, lock->key.type == LS_LOCK_SHARED,
 				LS_TRAIT_THREAD_EXIT);
 	}
 	if (thread)

@@ -43,7 +43,7 @@ LS_HASH(locks, __u64, struct ls_lock, 16384);
 LS_HASH(waits, struct ls_wait_key, struct ls_wait_row, 16384);
 LS_HASH(releases, struct ls_wait_key, struct ls_release_row, 8192);
 LS_HASH(pairs, struct ls_pair_key, struct ls_pair_row, 16384);
-LS_HASH(stacks, __u64, struct ls_stack, 8192);
+LS_HASH(stacks, struct ls_stack_key, struct ls_frames, 8192);
 LS_HASH(processes, __u64, __u64, 8192); /* process -> when first seen, ns */
 
 struct {

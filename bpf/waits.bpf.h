@@ -190,7 +190,7 @@ static __noinline int visit_elements(__u64 array, __u32 elements, __u64 process,
 }
 
 /* The thread goes to sleep on call->word, unless the kernel finds it changed. */
-static __noinline int begin_wait(void *ctx, const struct futex_call *call)
+static __noinline int begin_wait(const struct futex_call *call)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
 	__u64 pid_tgid = bpf_get_current_pid_tgid();
@@ -247,7 +247,7 @@ static __noinline int begin_wait(void *ctx, const struct futex_call *call)
 		    call->op == LS_OP_LOCK_PI2 ||
 		    (bpf_probe_read_user(&value, sizeof(value), (void *)call->word) == 0 &&
 		     value == call->value))
-			thread->stack = take_stack(ctx, thread->process);
+			thread->stack = take_stack(thread->process);
 	}
 	forget_hold(thread, id);
 	thread->since_ns = started;
@@ -371,7 +371,7 @@ static __always_inline int is_pi_wait(__u32 op)
 }
 
 /* The current thread's futex call returned. */
-static __noinline int end_wait(void *ctx, struct ls_thread *thread, __s64 result)
+static __noinline int end_wait(struct ls_thread *thread, __s64 result)
 {
 	__u64 now = now_ticks_ns();
 	struct ls_lock *lock;
@@ -383,7 +383,7 @@ static __noinline int end_wait(void *ctx, struct ls_thread *thread, __s64 result
 	slept = now - thread->since_ns;
 	thread->phase = LS_PHASE_IDLE;
 	if (!thread->stack)
-		thread->stack = take_stack(ctx, thread->process);
+		thread->stack = take_stack(thread->process);
 	if (thread->op == LS_OP_WAITV && thread->limit > 1)
 		visit_elements(thread->second_lock, thread->limit, thread->process, -1);
 	lock = bpf_map_lookup_elem(&locks, &thread->lock);
@@ -422,15 +422,17 @@ static __noinline int end_wait(void *ctx, struct ls_thread *thread, __s64 result
 		__sync_fetch_and_add(&lock->acquisitions, 1);
 	else if (kind == LS_HOLD_LIKELY)
 		return 0;
+	/* What was done here so far (about 1 µs) is not the holder's. */
 	if (kind)
-		begin_hold(thread, thread->lock, lock->acquisitions, thread->word, kind, now);
+		begin_hold(thread, thread->lock, lock->acquisitions, thread->word, kind,
+			   now_ticks_ns());
 	return 0;
 }
 
 /* The current thread is about to wake whoever waits on a word: it releases
  * what the word stands for. Done before the wake-up, so that the woken thread
  * finds its waker in the books. */
-static __noinline int release(void *ctx, __u64 word, __u32 shared, __u32 traits)
+static __noinline int release(__u64 word, __u32 shared, __u32 traits)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
 	__u64 pid_tgid = bpf_get_current_pid_tgid();
@@ -461,7 +463,7 @@ static __noinline int release(void *ctx, __u64 word, __u32 shared, __u32 traits)
 	}
 	if (!waiters && !held_ns && !*(volatile __s32 *)&lock->visitors)
 		return 0;
-	stack = take_stack(ctx, process);
+	stack = take_stack(process);
 	if (waiters || lock->visitors) {
 		if (has_thread_bit(lock->waiter_threads, tid))
 			traits |= LS_TRAIT_SELF_RELEASE;
@@ -481,7 +483,7 @@ static __noinline int release(void *ctx, __u64 word, __u32 shared, __u32 traits)
 }
 
 /* Waiters move from one futex to another, those above call->limit. */
-static __noinline int begin_requeue(void *ctx, const struct futex_call *call)
+static __noinline int begin_requeue(const struct futex_call *call)
 {
 	__u32 tid = (__u32)bpf_get_current_pid_tgid();
 	__u64 now = now_ticks_ns();
@@ -499,7 +501,7 @@ static __noinline int begin_requeue(void *ctx, const struct futex_call *call)
 	}
 	if (!thread->process)
 		thread->process = process_of(task, bpf_get_current_pid_tgid() >> 32);
-	release(ctx, call->word, call->shared, LS_TRAIT_REQUEUE);
+	release(call->word, call->shared, LS_TRAIT_REQUEUE);
 	thread->lock = find_lock_key(thread->process, call->word, call->shared, &key);
 	thread->second_lock =
 		find_lock_key(thread->process, call->second_word, call->shared, &second_key);

@@ -44,6 +44,10 @@ size_t hist_slot(uint64_t ns) {
   return std::min<size_t>(slot, LS_HIST_SLOTS - 1);
 }
 
+uint32_t depth_of(const ls_frames& frames) {
+  return std::min<uint32_t>(frames.n, LS_UNWIND_MAX_FRAMES);
+}
+
 class Aggregator {
  public:
   explicit Aggregator(const RawTables& tables) : tables_(tables) {}
@@ -54,7 +58,9 @@ class Aggregator {
       process_index_[id] = static_cast<Index>(capture_.processes.size());
       capture_.processes.push_back(process);
     }
-    for (const auto& [id, stack] : tables_.stacks) stack_index_[id] = add_stack(stack);
+    for (const auto& [key, frames] : tables_.stacks) {
+      stack_index_[key.hash] = add_stack(key.process, frames);
+    }
     for (const auto& [id, lock] : tables_.locks) add_lock(id, lock);
     for (const auto& [key, row] : tables_.waits) add_wait(key, row);
     for (const auto& [tid, thread] : tables_.threads) add_in_flight(tid, thread);
@@ -92,11 +98,11 @@ class Aggregator {
     return found == stack_index_.end() ? kNone : found->second;
   }
 
-  Index add_stack(const ls_stack& raw) {
+  Index add_stack(uint64_t process, const ls_frames& frames) {
     Stack stack;
-    stack.process = process_of(raw.process);
-    stack.flags = raw.flags;
-    stack.addresses.assign(raw.ips, raw.ips + std::min<uint32_t>(raw.depth, LS_MAX_FRAMES));
+    stack.process = process_of(process);
+    stack.flags = frames.flags;
+    stack.addresses.assign(frames.ips, frames.ips + depth_of(frames));
     capture_.stacks.push_back(std::move(stack));
     return static_cast<Index>(capture_.stacks.size() - 1);
   }
@@ -150,7 +156,7 @@ class Aggregator {
     Index stack = stack_of(thread.stack);
     if (stack == kNone) {
       const auto asleep = tables_.asleep_stacks.find(tid);
-      if (asleep != tables_.asleep_stacks.end()) stack = asleep_stack(asleep->second);
+      if (asleep != tables_.asleep_stacks.end()) stack = asleep_stack(thread.process, asleep->second);
     }
     WaitRow& row = wait_row(lock_of(thread.lock), stack);
     const uint64_t began = std::min<uint64_t>(thread.since_ns, tables_.stop_ns);
@@ -170,16 +176,16 @@ class Aggregator {
   }
 
   // Threads of a pool sleep on the same stack: keep it once.
-  Index asleep_stack(const ls_stack& raw) {
-    const Index process = process_of(raw.process);
+  Index asleep_stack(uint64_t process_id, const ls_frames& frames) {
+    const Index process = process_of(process_id);
     for (const Index index : asleep_) {
       const Stack& stack = capture_.stacks[index];
       if (stack.process == process &&
-          std::equal(stack.addresses.begin(), stack.addresses.end(), raw.ips,
-                     raw.ips + raw.depth))
+          std::equal(stack.addresses.begin(), stack.addresses.end(), frames.ips,
+                     frames.ips + depth_of(frames)))
         return index;
     }
-    asleep_.push_back(add_stack(raw));
+    asleep_.push_back(add_stack(process_id, frames));
     return asleep_.back();
   }
 
@@ -218,10 +224,10 @@ class Aggregator {
       if (counters[counter] != 0) quality.lost[reason] = counters[counter];
     }
     for (const Stack& stack : capture_.stacks) {
-      quality.complete_stacks += (stack.flags & LS_STACK_COMPLETE) != 0;
-      quality.truncated_stacks += (stack.flags & LS_STACK_TRUNCATED) != 0;
-      quality.guessed_stacks += (stack.flags & LS_STACK_GUESSED) != 0;
-      quality.broken_stacks += (stack.flags & (LS_STACK_BROKEN | LS_STACK_NO_TABLE)) != 0;
+      quality.complete_stacks += (stack.flags & LS_UNWIND_COMPLETE) != 0;
+      quality.truncated_stacks += (stack.flags & LS_UNWIND_TRUNCATED) != 0;
+      quality.guessed_stacks += (stack.flags & LS_UNWIND_FP_GUESS) != 0;
+      quality.broken_stacks += (stack.flags & (LS_UNWIND_BROKEN | LS_UNWIND_NO_TABLE)) != 0;
     }
   }
 

@@ -64,11 +64,11 @@ struct Lock {
   std::string object;     ///< name of the variable, for static locks; may be empty
 };
 
-/// Addresses, innermost first; the first is the instruction itself, the others
-/// return addresses.
+/// Addresses, innermost first, each within the instruction that was being
+/// executed: callers' are return addresses less one.
 struct Stack {
   Index process = kNone;
-  uint32_t flags = 0;  ///< enum ls_stack_flag
+  uint32_t flags = 0;  ///< enum ls_unwind_flag
   std::vector<uint64_t> addresses;
 };
 

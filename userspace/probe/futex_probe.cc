@@ -131,6 +131,7 @@ void make_overflow_rows(const FutexMaps& maps) {
 struct FutexProbe::State {
   Loaded loaded;
   FutexMaps maps;
+  UnwindMaps unwind_maps;
   std::vector<Link> links;
   Link iterator;
 };
@@ -170,6 +171,8 @@ Result<FutexProbe> FutexProbe::open(const ProbeFilter& filter) {
   };
   state->maps = {map_fd("threads"), map_fd("locks"),  map_fd("waits"),    map_fd("releases"),
                  map_fd("pairs"),   map_fd("stacks"), map_fd("counters"), map_fd("notices")};
+  state->unwind_maps = {map_fd("ls_unwind_pool"), map_fd("ls_unwind_rules"),
+                        map_fd("ls_unwind_processes"), map_fd("ls_unwind_requests")};
   make_overflow_rows(state->maps);
   if (Status set = set_filter(object, filter); !set.ok()) return set.error();
 
@@ -199,6 +202,7 @@ Result<FutexProbe> FutexProbe::open(const ProbeFilter& filter) {
 }
 
 const FutexMaps& FutexProbe::maps() const { return state_->maps; }
+const UnwindMaps& FutexProbe::unwind_maps() const { return state_->unwind_maps; }
 const std::string& FutexProbe::variant() const { return state_->loaded.variant; }
 
 uint64_t FutexProbe::start() {

@@ -11,6 +11,7 @@
 #include "base/fd.h"
 #include "base/result.h"
 #include "events.h"
+#include "unwind/unwind_memory.h"
 
 struct bpf_object;
 
@@ -52,6 +53,7 @@ class FutexProbe {
   ~FutexProbe();
 
   const FutexMaps& maps() const;
+  const UnwindMaps& unwind_maps() const;
 
   /// "modern" or "compat": see futex.bpf.c.
   const std::string& variant() const;

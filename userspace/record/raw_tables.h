@@ -24,7 +24,7 @@ struct RawTables {
   Table<ls_wait_key, ls_wait_row> waits;
   Table<ls_wait_key, ls_release_row> releases;
   Table<ls_pair_key, ls_pair_row> pairs;
-  Table<uint64_t, ls_stack> stacks;
+  Table<ls_stack_key, ls_frames> stacks;
   std::array<uint64_t, LS_COUNTERS> counters{};
 
   uint64_t start_ns = 0;  ///< CLOCK_MONOTONIC
@@ -33,7 +33,7 @@ struct RawTables {
   std::map<uint64_t, Process> processes;
   /// Stacks, taken at the end, of threads that had been asleep since before the
   /// capture; by tid.
-  std::map<uint32_t, ls_stack> asleep_stacks;
+  std::map<uint32_t, ls_frames> asleep_stacks;
   /// Lock id -> tid that glibc's mutex names as its owner, a live thread.
   std::map<uint64_t, int32_t> owners;
 };

@@ -16,15 +16,20 @@
 #include <cmath>
 #include <ctime>
 #include <memory>
+#include <set>
 
 #include "aggregate/aggregate.h"
 #include "record/process_info.h"
+#include "unwind/process_tables.h"
+#include "unwind/user_walker.h"
 
 namespace lockscope {
 namespace {
 
 constexpr double kDefaultSeconds = 10;
 constexpr int kTickMs = 200;
+// How long the kernel's wishes for unwind tables may wait.
+constexpr int kServeMs = 50;
 // One tick in this many the kernel keeps run-time statistics of the programs
 // (which cost 40 ns or so a run): enough to estimate their share.
 constexpr int kStatsEvery = 5;
@@ -136,15 +141,59 @@ std::vector<UniqueFd> watch_processes(const std::vector<pid_t>& pids) {
   return watched;
 }
 
-int on_notice(void* table, void* data, size_t size) {
-  if (size < sizeof(ls_notice)) return 0;
-  static_cast<ProcessTable*>(table)->meet(static_cast<const ls_notice*>(data)->process);
-  return 0;
-}
+// The kernel's helper in user space: it is told of the processes that are seen,
+// and keeps their names, symbols and unwind tables.
+class Attendant {
+ public:
+  Attendant(const FutexProbe& probe, Symbolizer& symbolizer)
+      : processes_(symbolizer),
+        memory_(probe.unwind_maps()),
+        tables_(memory_),
+        notices_(ring_buffer__new(probe.maps().notices, on_notice, this, nullptr),
+                 ring_buffer__free) {}
 
-// Lets time pass until the recording is over, serving the kernel's notices.
+  bool ok() const { return notices_ != nullptr; }
+  int notices_fd() const { return ring_buffer__epoll_fd(notices_.get()); }
+
+  void serve() {
+    ring_buffer__consume(notices_.get());
+    tables_.poll(memory_);
+    memory_.release();
+  }
+
+  // Ahead of the first stack of a process that is known beforehand. One that
+  // is gone again by now is none to speak of.
+  void expect(pid_t pid) { (void)tables_.add_process(pid).ok(); }
+
+  ls_frames walk(const ls_blocked& thread) {
+    const pid_t pid = static_cast<pid_t>(thread.tgid);
+    if (!tables_.knows(pid)) expect(pid);
+    return UserWalker(memory_).walk(pid, {thread.ip, thread.sp, thread.bp}, process_memory(pid));
+  }
+
+  ProcessTable& processes() { return processes_; }
+
+ private:
+  static int on_notice(void* self, void* data, size_t size) {
+    if (size < sizeof(ls_notice)) return 0;
+    auto& attendant = *static_cast<Attendant*>(self);
+    const auto& notice = *static_cast<const ls_notice*>(data);
+    // Tables first: stacks are being taken already, names have time.
+    attendant.expect(static_cast<pid_t>(LS_PROCESS_TGID(notice.process)));
+    attendant.processes_.meet(notice.process);
+    return 0;
+  }
+
+  ProcessTable processes_;
+  KernelUnwindMemory memory_;
+  ProcessTables tables_;
+  std::unique_ptr<ring_buffer, void (*)(ring_buffer*)> notices_;
+};
+
+// Lets time pass until the recording is over.
 void run_until_over(const RecordOptions& options, double seconds, uint64_t start_ns,
-                    std::vector<UniqueFd> watched, ring_buffer* notices, ProgramCost& cost) {
+                    const std::vector<UniqueFd>& watched, Attendant& attendant,
+                    ProgramCost& cost) {
   const InterruptFd interrupt;
   uint64_t next_tick_ns = start_ns;
   while (true) {
@@ -157,14 +206,17 @@ void run_until_over(const RecordOptions& options, double seconds, uint64_t start
       next_tick_ns = now + kTickMs * 1000000ull;
     }
     std::vector<pollfd> descriptors = {{interrupt.get(), POLLIN, 0},
-                                       {ring_buffer__epoll_fd(notices), POLLIN, 0}};
+                                       {attendant.notices_fd(), POLLIN, 0}};
     for (const UniqueFd& process : watched) descriptors.push_back({process.get(), POLLIN, 0});
-    const double left_ms = std::min<double>((seconds - elapsed) * 1e3, kTickMs);
+    const double left_ms = std::min<double>((seconds - elapsed) * 1e3, kServeMs);
     ::poll(descriptors.data(), descriptors.size(), static_cast<int>(std::ceil(left_ms)));
-    ring_buffer__consume(notices);
+    attendant.serve();
     if (descriptors[0].revents != 0) return;
+    // A process that was gone before it could be watched has no descriptor.
     size_t ended = 0;
-    for (size_t i = 2; i < descriptors.size(); i++) ended += descriptors[i].revents != 0;
+    for (size_t i = 2; i < descriptors.size(); i++) {
+      ended += descriptors[i].fd < 0 || descriptors[i].revents != 0;
+    }
     if (!watched.empty() && ended == watched.size()) return;
   }
 }
@@ -192,16 +244,15 @@ void find_owners(RawTables& tables) {
   }
 }
 
-void find_asleep_stacks(const FutexProbe& probe, RawTables& tables) {
+void find_asleep_stacks(const FutexProbe& probe, Attendant& attendant, RawTables& tables) {
   auto blocked = probe.blocked_threads();
   if (!blocked) return;
+  std::set<uint32_t> asked;
+  for (const auto& [tid, thread] : tables.threads) {
+    if (thread.phase == LS_PHASE_WAITING && thread.stack == 0) asked.insert(tid);
+  }
   for (const ls_blocked& thread : *blocked) {
-    ls_stack stack {};
-    stack.process = thread.process;
-    stack.depth = 1;
-    stack.flags = LS_STACK_BROKEN;
-    stack.ips[0] = thread.ip;
-    tables.asleep_stacks[thread.tid] = stack;
+    if (asked.contains(thread.tid)) tables.asleep_stacks[thread.tid] = attendant.walk(thread);
   }
 }
 
@@ -228,11 +279,15 @@ Result<Capture> record(const RecordOptions& options, Symbolizer& symbolizer) {
   auto probe = FutexProbe::open(*filter);
   if (!probe) return probe.error();
 
-  ProcessTable processes(symbolizer);
-  const std::unique_ptr<ring_buffer, void (*)(ring_buffer*)> notices(
-      ring_buffer__new(probe->maps().notices, on_notice, &processes, nullptr),
-      ring_buffer__free);
-  if (!notices) return failed("cannot read from the BPF programs");
+  Attendant attendant(*probe, symbolizer);
+  if (!attendant.ok()) return failed("cannot read from the BPF programs");
+  const bool by_pid = filter->kind == LS_FILTER_TGIDS;
+  const std::vector<UniqueFd> watched =
+      watch_processes(by_pid ? filter->pids : std::vector<pid_t>{});
+  for (const pid_t pid : filter->pids) attendant.expect(pid);
+  // A command has yet to become its program. The libraries that it is most
+  // likely to share with us then have their tables already.
+  if (command) attendant.expect(::getpid());
   const double seconds =
       options.seconds.value_or(command ? HUGE_VAL : kDefaultSeconds);
 
@@ -243,12 +298,9 @@ Result<Capture> record(const RecordOptions& options, Symbolizer& symbolizer) {
   if (command) {
     if (Status released = command->release(); !released.ok()) return released.error();
   }
-  run_until_over(options, seconds, start_ns,
-                 watch_processes(filter->kind == LS_FILTER_TGIDS ? filter->pids
-                                                                 : std::vector<pid_t>{}),
-                 notices.get(), cost);
+  run_until_over(options, seconds, start_ns, watched, attendant, cost);
   const uint64_t stop_ns = probe->stop();
-  ring_buffer__consume(notices.get());
+  attendant.serve();
   const double program_seconds = cost.seconds(stop_ns - start_ns);
 
   auto tables = read_tables(probe->maps());
@@ -256,9 +308,9 @@ Result<Capture> record(const RecordOptions& options, Symbolizer& symbolizer) {
   tables->start_ns = start_ns;
   tables->stop_ns = stop_ns;
   find_owners(*tables);
-  find_asleep_stacks(*probe, *tables);
-  processes.refresh();
-  tables->processes = processes.processes();
+  find_asleep_stacks(*probe, attendant, *tables);
+  attendant.processes().refresh();
+  tables->processes = attendant.processes().processes();
   if (command) command->finish();
 
   Capture capture = aggregate(*tables);

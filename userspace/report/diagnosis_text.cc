@@ -146,7 +146,7 @@ std::string quality_line(const Diagnosis& diagnosis) {
   }
   if (quality.truncated_stacks > 0) {
     line += fmt::format(", {} cut at {} frames", format_count(quality.truncated_stacks),
-                        LS_MAX_FRAMES);
+                        LS_UNWIND_MAX_FRAMES);
   }
   line += fmt::format("; lockscope itself: {} of the machine's CPU time.\n",
                       format_percent(quality.self_cpu_share));
