@@ -49,10 +49,8 @@ class OrderBook {
   }
   OWN_FRAME void book(uint64_t hold_ns, Ledger& ledger) {
     Acquired acquired = acquire(
-        ledger, [this] { return pthread_mutex_trylock(&mutex_) == 0; },
-        [this] {
-          if (pthread_mutex_lock(&mutex_) == EOWNERDEAD) pthread_mutex_consistent(&mutex_);
-        });
+        ledger, [this] { return owned(pthread_mutex_trylock(&mutex_)); },
+        [this] { owned(pthread_mutex_lock(&mutex_)); });
     sleep_ns(hold_ns);
     end_hold(ledger, acquired);
     pthread_mutex_unlock(&mutex_);
@@ -76,6 +74,12 @@ class OrderBook {
   }
 
  private:
+  // A dead owner's robust mutex comes with an error, but it comes.
+  bool owned(int error) {
+    if (error == EOWNERDEAD) pthread_mutex_consistent(&mutex_);
+    return error == 0 || error == EOWNERDEAD;
+  }
+
   alignas(64) pthread_mutex_t mutex_;
 };
 
