@@ -43,7 +43,7 @@ constexpr Hsl kColors[4][kFrameKinds] = {
      {220, .05, .88},
      {220, .16, .74},
      {40, .10, .80},
-     {220, .02, .91}},
+     {220, .03, .88}},
 };
 
 const Hsl& base_color(FlamePalette palette, FrameKind kind) {

@@ -146,9 +146,10 @@ std::string human_value(uint64_t value, std::string_view unit) {
   constexpr std::string_view kUnits[] = {"µs", "ms", "s"};
   double scaled = static_cast<double>(value) / 1e3;
   size_t step = 0;
-  for (; scaled >= 1000 && step + 1 < std::size(kUnits); ++step) scaled /= 1e3;
   // Three significant digits: more would pretend to a precision not measured.
-  const int decimals = scaled < 10 ? 2 : scaled < 100 ? 1 : 0;
+  // The limits are where rounding would add one.
+  for (; scaled >= 999.5 && step + 1 < std::size(kUnits); ++step) scaled /= 1e3;
+  const int decimals = scaled < 9.995 ? 2 : scaled < 99.95 ? 1 : 0;
   return fmt::format("{:.{}f} {}", scaled, decimals, kUnits[step]);
 }
 
