@@ -144,15 +144,20 @@ static __always_inline struct ls_release_row *release_row(__u64 lock, __u64 stac
 	return bpf_map_lookup_elem(&releases, &key);
 }
 
-static __always_inline void add_pair(__u64 lock, __u64 waiter, __u64 waker, __u64 ns)
+static __always_inline struct ls_pair_row *pair_row(__u64 lock, __u64 waiter, __u64 waker)
 {
 	struct ls_pair_key key = { .lock = lock, .waiter = waiter, .waker = waker };
 	struct ls_pair_row *row = find_or_make(&pairs, &key, &zero_pair_row);
 
-	if (!row) {
+	if (!row)
 		count(LS_LOST_PAIR_ROWS_FULL);
+	return row;
+}
+
+static __always_inline void add_pair(struct ls_pair_row *row, __u64 ns)
+{
+	if (!row)
 		return;
-	}
 	__sync_fetch_and_add(&row->count, 1);
 	__sync_fetch_and_add(&row->total_ns, ns);
 }
@@ -181,14 +186,12 @@ static __always_inline struct ls_lock *find_or_make_lock(__u64 id,
 /* Enters the end of a wait, or of one more sleep of it: `ns` is what this
  * sleep (and the time awake before it) adds, `before_ns` what the wait had
  * come to already. */
-static __always_inline void add_wait(__u64 lock_id, __u64 stack, __u64 ns, __u64 before_ns,
-				     int continues, __s64 result)
+static __always_inline void add_wait(struct ls_wait_row *row, __u64 ns, __u64 before_ns,
+				     __s64 result)
 {
-	struct ls_wait_row *row = wait_row(lock_id, stack);
-
 	if (!row)
 		return;
-	if (continues)
+	if (before_ns)
 		__sync_fetch_and_add(&row->hist[hist_slot(before_ns)], -1);
 	else
 		__sync_fetch_and_add(&row->count, 1);

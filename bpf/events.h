@@ -67,9 +67,11 @@ struct ls_lock {
 	__u32 requeue_moved;   /* ... and yet to leave from `requeued_to` */
 	__u32 visitors;        /* waiting here, but in the books of another lock for
 				* now: requeued, or futex_waitv beyond element 0 */
+	__u32 refused_holds;   /* acquisitions whose release can't be told for sure */
 	__u32 acquisitions;    /* waits that ended with the thread going on */
 	__u32 max_waiters;
 	__u32 traits;          /* enum ls_wait_trait, of all waits seen */
+	__u32 padding;
 	__u64 waiter_threads[LS_THREAD_BITS / 64];
 	__u64 releaser_threads[LS_THREAD_BITS / 64];
 };
@@ -90,6 +92,7 @@ enum ls_wait_trait {
 	LS_TRAIT_SHARED = 1 << 10,     /* no FUTEX_PRIVATE_FLAG */
 	LS_TRAIT_THREAD_EXIT = 1 << 11, /* released by the kernel as a thread ended */
 	LS_TRAIT_SELF_RELEASE = 1 << 12, /* released by a thread that had waited here */
+	LS_TRAIT_REQUEUE_TARGET = 1 << 13, /* waiters were moved here */
 };
 
 /* Waits of one stack on one lock. */
@@ -260,7 +263,7 @@ enum ls_filter {
 #define LS_ASSERT_SIZE(type, size) _Static_assert(sizeof(type) == (size), #type)
 #endif
 LS_ASSERT_SIZE(struct ls_lock_key, 24);
-LS_ASSERT_SIZE(struct ls_lock, 184);
+LS_ASSERT_SIZE(struct ls_lock, 192);
 LS_ASSERT_SIZE(struct ls_wait_row, 200);
 LS_ASSERT_SIZE(struct ls_release_row, 200);
 LS_ASSERT_SIZE(struct ls_thread, 208);

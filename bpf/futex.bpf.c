@@ -31,6 +31,7 @@ int enter_futex(struct ls_sys_enter *ctx)
 		.value = (__u32)ctx->args[2],
 		.shared = !(flags & FUTEX_PRIVATE_FLAG),
 		.timed = ctx->args[3] != 0,
+		.now = now_ticks_ns(),
 	};
 
 	if (!current_is_target())
@@ -44,19 +45,19 @@ int enter_futex(struct ls_sys_enter *ctx)
 	case LS_OP_WAIT_REQUEUE_PI:
 		return begin_wait(&call);
 	case LS_OP_WAKE_OP:
-		release(call.second_word, call.shared, 0);
-		return release(call.word, call.shared, 0);
+		release(call.second_word, call.shared, 0, call.now);
+		return release(call.word, call.shared, 0, call.now);
 	case LS_OP_WAKE:
 	case LS_OP_WAKE_BITSET:
-		return release(call.word, call.shared, 0);
+		return release(call.word, call.shared, 0, call.now);
 	case LS_OP_UNLOCK_PI:
-		return release(call.word, call.shared, LS_TRAIT_PI);
+		return release(call.word, call.shared, LS_TRAIT_PI, call.now);
 	case LS_OP_REQUEUE:
 	case LS_OP_CMP_REQUEUE:
 		call.limit = call.value;
 		return begin_requeue(&call);
 	case LS_OP_CMP_REQUEUE_PI:
-		return release(call.word, call.shared, LS_TRAIT_REQUEUE);
+		return release(call.word, call.shared, LS_TRAIT_REQUEUE, call.now);
 	}
 	return 0;
 }
@@ -91,6 +92,7 @@ int enter_futex_wait(struct ls_sys_enter *ctx)
 		.value = (__u32)ctx->args[1],
 		.shared = !(ctx->args[3] & FUTEX2_PRIVATE),
 		.timed = ctx->args[4] != 0,
+		.now = now_ticks_ns(),
 	};
 
 	if (!current_is_target())
@@ -109,10 +111,12 @@ int exit_futex_wait(struct ls_sys_exit *ctx)
 SEC("tracepoint/syscalls/sys_enter_futex_wake")
 int enter_futex_wake(struct ls_sys_enter *ctx)
 {
+	__u64 now = now_ticks_ns();
+
 	if (!current_is_target())
 		return 0;
 	count(LS_COUNT_CALLS);
-	return release(ctx->args[0], !(ctx->args[3] & FUTEX2_PRIVATE), 0);
+	return release(ctx->args[0], !(ctx->args[3] & FUTEX2_PRIVATE), 0, now);
 }
 
 /* futex_requeue(waiters[2], flags, nr_wake, nr_requeue), since 6.7 */
@@ -120,7 +124,11 @@ SEC("tracepoint/syscalls/sys_enter_futex_requeue")
 int enter_futex_requeue(struct ls_sys_enter *ctx)
 {
 	struct futex_waitv pair[2] = {};
-	struct futex_call call = { .op = LS_OP_REQUEUE, .limit = (__u32)ctx->args[2] };
+	struct futex_call call = {
+		.op = LS_OP_REQUEUE,
+		.limit = (__u32)ctx->args[2],
+		.now = now_ticks_ns(),
+	};
 
 	if (!current_is_target())
 		return 0;
@@ -150,6 +158,7 @@ int enter_futex_waitv(struct ls_sys_enter *ctx)
 		.op = LS_OP_WAITV,
 		.limit = (__u32)ctx->args[1],
 		.timed = ctx->args[3] != 0,
+		.now = now_ticks_ns(),
 	};
 	struct ls_thread *thread;
 
@@ -182,8 +191,10 @@ SEC("raw_tracepoint/sched_process_exit")
 int thread_exit(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
+	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
 	__u32 tid = (__u32)bpf_get_current_pid_tgid();
 	__u64 joined = (__u64)BPF_CORE_READ(task, clear_child_tid);
+	__u64 now = now_ticks_ns();
 	struct ls_thread *thread;
 
 	if (!current_is_target())
@@ -191,28 +202,29 @@ int thread_exit(struct bpf_raw_tracepoint_args *ctx)
 	thread = bpf_map_lookup_elem(&threads, &tid);
 	if (thread && thread->phase == LS_PHASE_WAITING) {
 		struct ls_lock *lock = bpf_map_lookup_elem(&locks, &thread->lock);
-		__u64 now = now_ticks_ns();
 
 		if (lock && capturing(now)) {
 			book_end(lock, now);
-			add_wait(thread->lock, thread->stack, now - thread->since_ns,
-				 thread->episode_ns, thread->episode_ns != 0, 0);
-			add_pair(thread->lock, thread->stack, 0, now - thread->since_ns);
+			add_wait(wait_row(thread->lock, thread->stack), now - thread->since_ns,
+				 thread->episode_ns, 0);
+			add_pair(pair_row(thread->lock, thread->stack, 0), now - thread->since_ns);
 		}
 		thread->phase = LS_PHASE_IDLE;
 	}
 	if (joined)
-		release(joined, 1, LS_TRAIT_THREAD_EXIT);
+		release(joined, 1, LS_TRAIT_THREAD_EXIT, now);
 	for (int i = 0; thread && i < LS_MAX_HELD; i++) {
 		__u64 lock_id = thread->held[i].lock;
 		struct ls_lock *lock = lock_id ? bpf_map_lookup_elem(&locks, &lock_id) : 0;
 
 		if (lock)
 			release(thread->held[i].word, lock->key.type == LS_LOCK_SHARED,
-				LS_TRAIT_THREAD_EXIT);
+				LS_TRAIT_THREAD_EXIT, now);
 	}
 	if (thread)
 		bpf_map_delete_elem(&threads, &tid);
+	if (tid == tgid)
+		bpf_map_delete_elem(&ls_unwind_processes, &tgid);
 	return 0;
 }
 
@@ -232,17 +244,31 @@ int process_exec(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
-/* Children of a command that we started belong to it. */
+/* Children of a command that we started belong to it. A child has its parent's
+ * mappings, so its stacks can be walked by the parent's list of them until user
+ * space has made its own. */
 SEC("raw_tracepoint/sched_process_fork")
 int process_fork(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct task_struct *child = (void *)ctx->args[1];
 	__u32 parent = bpf_get_current_pid_tgid() >> 32;
 	__u32 tgid = BPF_CORE_READ(child, tgid);
+	struct ls_unwind_process *mappings;
 	__u8 one = 1;
 
-	if (ls_follow_forks && tgid != parent && bpf_map_lookup_elem(&target_tgids, &parent))
+	if (tgid == parent || !current_is_target())
+		return 0;
+	if (ls_filter_kind == LS_FILTER_TGIDS) {
+		if (!ls_follow_forks)
+			return 0;
 		bpf_map_update_elem(&target_tgids, &tgid, &one, BPF_ANY);
+	}
+	mappings = bpf_map_lookup_elem(&ls_unwind_processes, &parent);
+	if (mappings) {
+		struct ls_unwind_process copy = *mappings;
+
+		bpf_map_update_elem(&ls_unwind_processes, &tgid, &copy, BPF_NOEXIST);
+	}
 	return 0;
 }
 

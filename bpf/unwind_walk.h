@@ -337,7 +337,11 @@ LS_WALK_INLINE int ls_walk_step(struct ls_walk *w)
   w->guessed = 0;
   if (kind == LS_CFA_END) return ls_walk_stop(w, LS_UNWIND_COMPLETE);
   if (kind == LS_CFA_FP) return ls_walk_frame_pointer(w, 1);
-  if (kind == LS_CFA_SIGNAL) return ls_walk_signal(w);
+  if (kind == LS_CFA_SIGNAL) {
+    /* Nobody called the trampoline: its first instruction comes next. */
+    w->out.ips[n] = w->ip;
+    return ls_walk_signal(w);
+  }
   if (kind >= LS_CFA_UNSUPPORTED)
     return ls_walk_stop(w, LS_UNWIND_BROKEN | LS_UNWIND_BAD_RULE);
   return ls_walk_rule_frame(w, rule, pc);

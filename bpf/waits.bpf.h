@@ -33,6 +33,7 @@ struct futex_call {
 	__u32 timed;
 	__u32 limit; /* requeue: how many may be woken; waitv: elements */
 	__u32 padding;
+	__u64 now; /* when the call was entered */
 };
 
 static const struct ls_thread zero_thread = {};
@@ -78,22 +79,31 @@ static __always_inline __u32 traits_of(const struct futex_call *call)
 	return traits | (call->value & LS_WORD_WAITERS ? LS_TRAIT_VAL_OWNED : LS_TRAIT_VAL_OTHER);
 }
 
-static __always_inline void forget_hold(struct ls_thread *thread, __u64 lock)
+/* The thread waits for the lock, so it does not hold it. If this is not the
+ * same wait as before, it had released it unseen. */
+static __always_inline void forget_hold(struct ls_thread *thread, __u64 lock_id,
+					struct ls_lock *lock, int same_wait)
 {
 	for (int i = 0; i < LS_MAX_HELD; i++) {
-		if (thread->held[i].lock == lock)
-			thread->held[i].lock = 0;
+		if (thread->held[i].lock != lock_id)
+			continue;
+		thread->held[i].lock = 0;
+		if (!same_wait && lock) {
+			__sync_fetch_and_add(&lock->refused_holds, 1);
+			count(LS_UNMATCHED_HOLDS);
+		}
 	}
 }
 
 /* A thread has a lock for which it had to wait. */
 static __always_inline void begin_hold(struct ls_thread *thread, __u64 lock_id,
-				       __u32 acquisitions, __u64 word, __u32 kind, __u64 now)
+				       struct ls_lock *lock, __u64 word, __u32 kind, __u64 now)
 {
 	struct ls_held *slot = 0;
 
 	for (int i = 0; i < LS_MAX_HELD; i++) {
 		if (thread->held[i].lock == lock_id) {
+			__sync_fetch_and_add(&lock->refused_holds, 1);
 			count(LS_UNMATCHED_HOLDS);
 			slot = &thread->held[i];
 			break;
@@ -108,7 +118,7 @@ static __always_inline void begin_hold(struct ls_thread *thread, __u64 lock_id,
 	slot->lock = lock_id;
 	slot->since_ns = now;
 	slot->word = word;
-	slot->acquisition = acquisitions;
+	slot->acquisition = lock->acquisitions;
 	slot->kind = kind;
 }
 
@@ -158,6 +168,7 @@ static __always_inline __u64 end_hold(struct ls_thread *thread, struct ls_lock *
 			continue;
 		held->lock = 0;
 		if (!hold_is_credible(held, lock, lock_id, now)) {
+			__sync_fetch_and_add(&lock->refused_holds, 1);
 			count(LS_UNMATCHED_HOLDS);
 			return 0;
 		}
@@ -195,7 +206,7 @@ static __noinline int begin_wait(const struct futex_call *call)
 	struct task_struct *task = (void *)bpf_get_current_task();
 	__u64 pid_tgid = bpf_get_current_pid_tgid();
 	__u32 tid = (__u32)pid_tgid;
-	__u64 now = now_ticks_ns();
+	__u64 now = call->now;
 	struct ls_thread *thread;
 	struct ls_lock_key key = {};
 	struct ls_lock *lock;
@@ -249,7 +260,7 @@ static __noinline int begin_wait(const struct futex_call *call)
 		     value == call->value))
 			thread->stack = take_stack(thread->process);
 	}
-	forget_hold(thread, id);
+	forget_hold(thread, id, lock, goes_on);
 	thread->since_ns = started;
 	thread->word = call->word;
 	thread->value = call->value;
@@ -296,7 +307,7 @@ static __always_inline struct ls_release_row *charge(__u64 lock_id, struct ls_lo
  * and charges it to the release that ended it. */
 static __always_inline void settle_visit(struct ls_thread *thread, __u64 lock_id,
 					 struct ls_lock *lock, __u64 from_ns, __u64 now,
-					 __s64 result, int continues)
+					 __s64 result)
 {
 	__u64 waker = 0;
 
@@ -306,8 +317,8 @@ static __always_inline void settle_visit(struct ls_thread *thread, __u64 lock_id
 		waker = lock->last_release_stack;
 		charge(lock_id, lock, waker, now);
 	}
-	add_wait(lock_id, thread->stack, now - from_ns, 0, 0, result);
-	add_pair(lock_id, thread->stack, waker, now - from_ns);
+	add_wait(wait_row(lock_id, thread->stack), now - from_ns, 0, result);
+	add_pair(pair_row(lock_id, thread->stack, waker), now - from_ns);
 }
 
 /* If the waiter was moved to another futex while it slept, settles both locks
@@ -335,11 +346,11 @@ static __noinline int end_requeued_wait(struct ls_thread *thread, struct ls_lock
 	__sync_fetch_and_add(&lock->requeue_moved, -1);
 	__sync_fetch_and_add(&second->visitors, -1);
 	book_end(lock, moved_ns);
-	add_wait(thread->lock, thread->stack, moved_ns - thread->since_ns, 0, 0, 0);
+	add_wait(wait_row(thread->lock, thread->stack), moved_ns - thread->since_ns, 0, 0);
 	/* The requeue was a release of the first lock; it is the last one seen. */
-	add_pair(thread->lock, thread->stack, lock->last_release_stack,
+	add_pair(pair_row(thread->lock, thread->stack, lock->last_release_stack),
 		 moved_ns - thread->since_ns);
-	settle_visit(thread, second_id, second, moved_ns, now, result, 0);
+	settle_visit(thread, second_id, second, moved_ns, now, result);
 	return 1;
 }
 
@@ -361,7 +372,7 @@ static __noinline int end_waitv(struct ls_thread *thread, struct ls_lock *first,
 		return 0;
 	book_end(first, thread->since_ns);
 	set_bits_u32(&lock->traits, LS_TRAIT_WAITV);
-	settle_visit(thread, id, lock, thread->since_ns, now, 0, 0);
+	settle_visit(thread, id, lock, thread->since_ns, now, 0);
 	return 1;
 }
 
@@ -370,17 +381,19 @@ static __always_inline int is_pi_wait(__u32 op)
 	return op == LS_OP_LOCK_PI || op == LS_OP_LOCK_PI2;
 }
 
-/* The current thread's futex call returned. */
+/* The current thread's futex call returned. Everything is looked up before the
+ * clock is read: the way back to user space that remains is then short, and the
+ * wait as the program itself sees it little longer than what is entered. */
 static __noinline int end_wait(struct ls_thread *thread, __s64 result)
 {
-	__u64 now = now_ticks_ns();
+	struct ls_wait_row *row;
+	struct ls_pair_row *pair;
 	struct ls_lock *lock;
-	__u64 waker = 0, slept;
+	__u64 waker = 0, now, slept;
 	__u32 kind;
 
-	if (!capturing(now))
+	if (!capturing(now_ticks_ns()))
 		return 0;
-	slept = now - thread->since_ns;
 	thread->phase = LS_PHASE_IDLE;
 	if (!thread->stack)
 		thread->stack = take_stack(thread->process);
@@ -388,28 +401,31 @@ static __noinline int end_wait(struct ls_thread *thread, __s64 result)
 		visit_elements(thread->second_lock, thread->limit, thread->process, -1);
 	lock = bpf_map_lookup_elem(&locks, &thread->lock);
 	if (!lock) {
-		count_n(LS_LOST_LOCK_TABLE_FULL_NS, slept);
+		count_n(LS_LOST_LOCK_TABLE_FULL_NS, now_ticks_ns() - thread->since_ns);
 		return 0;
 	}
-	if (thread->op == LS_OP_WAITV && result > 0 && end_waitv(thread, lock, now, result))
+	if (thread->op == LS_OP_WAITV && result > 0 &&
+	    end_waitv(thread, lock, now_ticks_ns(), result))
 		return 0;
-	if (lock->requeue_ns && end_requeued_wait(thread, lock, now, result))
+	if (lock->requeue_ns && end_requeued_wait(thread, lock, now_ticks_ns(), result))
 		return 0;
 
-	book_end(lock, now);
 	if (*(volatile __u64 *)&lock->last_release_ns >= thread->since_ns)
 		waker = lock->last_release_stack;
-	add_wait(thread->lock, thread->stack, slept, thread->episode_ns, thread->episode_ns != 0,
-		 result);
-	add_pair(thread->lock, thread->stack, waker, slept);
+	row = wait_row(thread->lock, thread->stack);
+	pair = pair_row(thread->lock, thread->stack, waker);
+	now = now_ticks_ns();
+	slept = now - thread->since_ns;
+	book_end(lock, now);
+	add_wait(row, slept, thread->episode_ns, result);
+	add_pair(pair, slept);
 	thread->episode_ns += slept;
 	thread->since_ns = now;
 	if (thread->op == LS_OP_WAIT_REQUEUE_PI) {
 		struct ls_lock *second = bpf_map_lookup_elem(&locks, &thread->second_lock);
 
 		if (result == 0 && second)
-			begin_hold(thread, thread->second_lock, second->acquisitions, 0,
-				   LS_HOLD_CERTAIN, now);
+			begin_hold(thread, thread->second_lock, second, 0, LS_HOLD_CERTAIN, now);
 		return 0;
 	}
 	/* 0: woken, or has the PI lock. EAGAIN: the word had changed, so the lock
@@ -422,22 +438,19 @@ static __noinline int end_wait(struct ls_thread *thread, __s64 result)
 		__sync_fetch_and_add(&lock->acquisitions, 1);
 	else if (kind == LS_HOLD_LIKELY)
 		return 0;
-	/* What was done here so far (about 1 µs) is not the holder's. */
 	if (kind)
-		begin_hold(thread, thread->lock, lock->acquisitions, thread->word, kind,
-			   now_ticks_ns());
+		begin_hold(thread, thread->lock, lock, thread->word, kind, now);
 	return 0;
 }
 
 /* The current thread is about to wake whoever waits on a word: it releases
  * what the word stands for. Done before the wake-up, so that the woken thread
  * finds its waker in the books. */
-static __noinline int release(__u64 word, __u32 shared, __u32 traits)
+static __noinline int release(__u64 word, __u32 shared, __u32 traits, __u64 now)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
 	__u64 pid_tgid = bpf_get_current_pid_tgid();
 	__u32 tid = (__u32)pid_tgid;
-	__u64 now = now_ticks_ns();
 	struct ls_thread *thread;
 	struct ls_lock_key key = {};
 	struct ls_release_row *row;
@@ -486,7 +499,7 @@ static __noinline int release(__u64 word, __u32 shared, __u32 traits)
 static __noinline int begin_requeue(const struct futex_call *call)
 {
 	__u32 tid = (__u32)bpf_get_current_pid_tgid();
-	__u64 now = now_ticks_ns();
+	__u64 now = call->now;
 	struct task_struct *task = (void *)bpf_get_current_task();
 	struct ls_lock_key key = {}, second_key = {};
 	struct ls_thread *thread;
@@ -501,7 +514,7 @@ static __noinline int begin_requeue(const struct futex_call *call)
 	}
 	if (!thread->process)
 		thread->process = process_of(task, bpf_get_current_pid_tgid() >> 32);
-	release(call->word, call->shared, LS_TRAIT_REQUEUE);
+	release(call->word, call->shared, LS_TRAIT_REQUEUE, now);
 	thread->lock = find_lock_key(thread->process, call->word, call->shared, &key);
 	thread->second_lock =
 		find_lock_key(thread->process, call->second_word, call->shared, &second_key);
@@ -530,6 +543,6 @@ static __noinline int end_requeue(struct ls_thread *thread, __s64 touched)
 	__sync_fetch_and_add(&first->requeue_woken, (__u32)woken);
 	__sync_fetch_and_add(&first->requeue_moved, (__u32)(touched - woken));
 	__sync_fetch_and_add(&second->visitors, (__u32)(touched - woken));
-	set_bits_u32(&second->traits, LS_TRAIT_REQUEUE);
+	set_bits_u32(&second->traits, LS_TRAIT_REQUEUE_TARGET);
 	return 0;
 }

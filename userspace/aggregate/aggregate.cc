@@ -122,6 +122,7 @@ class Aggregator {
     lock.max_waiters = raw.max_waiters;
     lock.waiter_threads = count_bits(raw.waiter_threads);
     lock.releaser_threads = count_bits(raw.releaser_threads);
+    lock.refused_holds = raw.refused_holds;
     const uint64_t area = book_area(raw.book, tables_.stop_ns);
     lock.area_ns = area << LS_TICK_SHIFT;
     lock.unreleased_ns = signed_ticks(area - raw.charged) * LS_TICK_NS;

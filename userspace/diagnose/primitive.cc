@@ -119,7 +119,11 @@ Primitive classify_wait(const std::vector<Frame>& frames, uint32_t traits) {
   }
   if (traits & LS_TRAIT_PI) return Primitive::Mutex;
   if (traits & LS_TRAIT_THREAD_EXIT) return Primitive::Join;
-  if (traits & (LS_TRAIT_VAL_2 | LS_TRAIT_VAL_OWNED)) return Primitive::Mutex;
+  // Waited on while 2, or while owned, and never while anything else: a word
+  // that takes other values as well is a counter.
+  const bool lock_word = (traits & (LS_TRAIT_VAL_2 | LS_TRAIT_VAL_OWNED)) != 0 &&
+                         (traits & (LS_TRAIT_VAL_0 | LS_TRAIT_VAL_OTHER)) == 0;
+  if (lock_word || (traits & LS_TRAIT_REQUEUE_TARGET)) return Primitive::Mutex;
   return Primitive::Unknown;
 }
 

@@ -42,6 +42,8 @@ std::vector<Primitive> classify_locks(const SymbolizedCapture& symbolized) {
 using SiteKey = std::tuple<bool, uint64_t, uint64_t, uint32_t, Primitive>;
 
 SiteKey site_key(const Lock& lock, Primitive primitive) {
+  // Each thread has its own word for its end: one place to a reader.
+  if (primitive == Primitive::Join) return {false, lock.process, 0, 0, primitive};
   const uint64_t offset = word_offset(primitive, lock.address);
   if (lock.shared) return {true, lock.inode, lock.file_offset - offset, lock.device, primitive};
   return {false, lock.process, lock.address - offset, 0, primitive};
@@ -85,6 +87,7 @@ void add_lock(Site& site, const Lock& lock) {
   site.waiters = std::max(site.waiters, lock.waiter_threads);
   site.holders = std::max(site.holders, lock.releaser_threads);
   site.max_waiters = std::max(site.max_waiters, lock.max_waiters);
+  site.refused_holds += lock.refused_holds;
   if (lock.owner_tid != 0) site.owner_tid = lock.owner_tid;
 }
 
@@ -163,6 +166,16 @@ SiteView build_sites(const SymbolizedCapture& symbolized) {
     const Index process = process_of(row.stack, row.lock);
     if (site.is_lock && process != kNone) {
       view.totals[process].blame_ns += static_cast<int64_t>(row.blame_ns);
+    }
+  }
+  for (Site& site : view.sites) {
+    // Those that can be told are the long ones, by the way they are told: with
+    // more than this share missing, the rest is no sample of them.
+    constexpr double kMaxRefused = 0.1;
+    const double refused = static_cast<double>(site.refused_holds);
+    if (!site.is_lock || refused > kMaxRefused * (refused + static_cast<double>(site.hold.count))) {
+      site.hold = {};
+      site.hold_stacks.clear();
     }
   }
   for (size_t i = 0; i < capture.locks.size(); i++) {

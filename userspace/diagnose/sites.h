@@ -36,7 +36,10 @@ struct Site {
   uint64_t timeouts = 0;
   uint64_t blame_ns = 0;     ///< charged to releases
   int64_t unreleased_ns = 0; ///< charged to no release yet
+  /// Contended holds; none where too many of them can't be told for sure (a
+  /// release with nobody waiting is not seen unless the lock's word tells).
   Durations hold;
+  uint64_t refused_holds = 0;
   uint32_t waiters = 0;      ///< distinct threads
   uint32_t holders = 0;      ///< distinct threads that released it to a waiter
   uint32_t max_waiters = 0;  ///< at once
