@@ -4,6 +4,9 @@
 #include <cstring>
 #include <deque>
 #include <limits>
+#include <optional>
+
+#include "symbolize/go_pclntab.h"
 
 namespace lockscope {
 namespace {
@@ -55,6 +58,11 @@ class SymbolReader {
     return any;
   }
 
+  void read_go(const ElfFile& file) {
+    go_ = GoPclntab::load(file);
+    if (go_) go_->add_to(&builder_);
+  }
+
   SymbolTable build() { return builder_.build(); }
 
  private:
@@ -99,6 +107,7 @@ class SymbolReader {
 
   std::vector<CodeRange> code_;
   std::deque<std::string> strings_;  // what the builder's names point into
+  std::optional<GoPclntab> go_;      // and these
   SymbolTableBuilder builder_;
 };
 
@@ -108,6 +117,7 @@ ElfSymbols ElfSymbols::load(const ElfFile& file, const ElfFile* debug_file) {
   SymbolReader reader(file);
   bool complete = reader.read(file, SHT_SYMTAB);
   if (debug_file) complete |= reader.read(*debug_file, SHT_SYMTAB);
+  if (!complete) reader.read_go(file);
   ElfSymbols result;
   if (!complete) result.ranges_ = EhFrameRanges::load(file);
   reader.read(file, SHT_DYNSYM, complete ? nullptr : &result.ranges_);

@@ -2,12 +2,6 @@
 
 #include <lzma.h>
 
-// Optional: a program linked without liblzma reads no MiniDebugInfo. (Debian
-// ships none.)
-#pragma weak lzma_stream_decoder
-#pragma weak lzma_code
-#pragma weak lzma_end
-
 namespace lockscope {
 namespace {
 
@@ -18,10 +12,7 @@ constexpr size_t kGrowBytes = 1 << 20;
 
 }  // namespace
 
-bool can_read_mini_debug_info() { return lzma_stream_decoder && lzma_code && lzma_end; }
-
 std::optional<ElfFile> read_mini_debug_info(const ElfFile& file) {
-  if (!can_read_mini_debug_info()) return std::nullopt;
   const auto packed = file.bytes_of(file.find_section(".gnu_debugdata"), kMaxCompressedBytes);
   if (!packed) return std::nullopt;
   lzma_stream stream = LZMA_STREAM_INIT;

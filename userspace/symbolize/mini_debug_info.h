@@ -10,7 +10,4 @@ namespace lockscope {
 /// lacks ("MiniDebugInfo", Fedora's habit); nothing if there is none.
 std::optional<ElfFile> read_mini_debug_info(const ElfFile& file);
 
-/// Whether the program is linked with what it takes (liblzma).
-bool can_read_mini_debug_info();
-
 }  // namespace lockscope
