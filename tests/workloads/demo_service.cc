@@ -32,11 +32,12 @@ static std::atomic<bool> stopping{false};
 
 class StatsRegistry {
  public:
-  OWN_FRAME void bump(size_t metric, uint64_t amount) {
+  // The metric's new total.
+  OWN_FRAME uint64_t bump(size_t metric, uint64_t amount) {
     std::lock_guard<std::mutex> guard(mutex_);
-    totals_[metric] += amount;
     ++samples_[metric];
     largest_[metric] = std::max(largest_[metric], amount);
+    return totals_[metric] += amount;
   }
 
  private:
@@ -46,10 +47,11 @@ class StatsRegistry {
 
 class SessionStore {
  public:
-  OWN_FRAME void append(uint64_t session, const std::string& record) {
+  // The record's seal.
+  OWN_FRAME uint64_t append(uint64_t session, const std::string& record) {
     std::lock_guard<std::mutex> guard(mutex_);
     uint64_t seal = seal_record(record);  // ought to be done before the lock
-    sessions_[session % 512] = seal;
+    return sessions_[session % 512] = seal;
   }
 
  private:
@@ -67,10 +69,12 @@ class SessionStore {
 
 class AuditLog {
  public:
-  OWN_FRAME void write(uint64_t request) {
+  // The entry's number.
+  OWN_FRAME uint64_t write(uint64_t request) {
     std::lock_guard<std::mutex> guard(mutex_);
     last_ = request;
     sync();
+    return ++entries_;
   }
 
  private:
@@ -79,7 +83,7 @@ class AuditLog {
     keep_frame();
   }
   std::mutex mutex_;
-  uint64_t last_ = 0;
+  uint64_t last_ = 0, entries_ = 0;
 };
 
 class RouteTable {
@@ -88,15 +92,18 @@ class RouteTable {
     std::shared_lock<std::shared_mutex> guard(mutex_);
     return routes_[request % routes_.size()];
   }
-  OWN_FRAME void reload() {
+  // The new version.
+  OWN_FRAME uint64_t reload() {
     std::unique_lock<std::shared_mutex> guard(mutex_);
     burn_ns(25'000'000);  // parses the whole file with everybody shut out
     for (size_t& route : routes_) route = (route + 1) % 16;
+    return ++version_;
   }
 
  private:
   std::shared_mutex mutex_;
   std::array<size_t, 64> routes_{};
+  uint64_t version_ = 0;
 };
 
 class ThumbnailPool {

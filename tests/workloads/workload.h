@@ -194,9 +194,10 @@ struct Acquired {
 enum class Contended { kIfSlept, kIfBlocked };
 
 // Tries, and only when that fails blocks, with the clock around the blocking call alone.
+// Always inline: on a stack only the caller, which has a service's name, is to be seen.
 template <typename Try, typename Block>
-inline Acquired acquire(Ledger& ledger, Try&& try_lock, Block&& lock,
-                        Contended contended = Contended::kIfSlept) {
+[[gnu::always_inline]] inline Acquired acquire(Ledger& ledger, Try&& try_lock, Block&& lock,
+                                               Contended contended = Contended::kIfSlept) {
   ++ledger.acquisitions;
   if (try_lock()) return {now_ns(), false};
   uint64_t switches = voluntary_switches();
@@ -227,7 +228,7 @@ inline void end_hold(Ledger& ledger, const Acquired& acquired) {
 
 // A wait for work, time or another thread; counts only if the thread slept. Returns the time.
 template <typename Wait>
-inline uint64_t idle(Ledger& ledger, Wait&& wait) {
+[[gnu::always_inline]] inline uint64_t idle(Ledger& ledger, Wait&& wait) {
   uint64_t switches = voluntary_switches();
   uint64_t before = now_ns();
   wait();
