@@ -9,7 +9,7 @@ set -euo pipefail
 
 servers=(memcached libmemcached-tools mariadb-server-core mariadb-client-core sysbench
          postgresql-15 rocksdb-tools)
-tracers=(bpftrace bpfcc-tools libbpf-tools linux-perf strace)
+tracers=(bpftrace bpfcc-tools libbpf-tools linux-perf)
 
 case "${1:-all}" in
   servers) wanted=("${servers[@]}") ;;
@@ -18,10 +18,11 @@ case "${1:-all}" in
   *) echo "usage: $0 [servers|tracers|all]" >&2; exit 2 ;;
 esac
 
+# dpkg-query fails if it knows nothing of one of them, but prints what it knows of the others.
+installed=$(dpkg-query -W -f '${db:Status-Status} ${Package}\n' "${wanted[@]}" 2>/dev/null || true)
 missing=()
 for package in "${wanted[@]}"; do
-  [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] ||
-    missing+=("$package")
+  grep -qx "installed $package" <<< "$installed" || missing+=("$package")
 done
 [ ${#missing[@]} -eq 0 ] && exit 0
 
@@ -29,6 +30,9 @@ if [ "$(id -u)" -ne 0 ]; then
   echo "$0: missing ${missing[*]}; installing them needs root" >&2
   exit 77
 fi
+
+exec 9> /run/lock/lockscope-install
+flock 9
 
 # invoke-rc.d and deb-systemd-invoke ask this file before they start anything; 101 means "don't".
 policy=/usr/sbin/policy-rc.d
