@@ -218,6 +218,15 @@ pid_t start(char** command, int* output) {
   return pid;
 }
 
+/// Ends the command, however the test ends: it would run for ever.
+struct Running {
+  pid_t pid;
+  ~Running() {
+    ::kill(pid, SIGKILL);
+    ::waitpid(pid, nullptr, 0);
+  }
+};
+
 struct Globals {
   uint64_t taken, lost, walk_ns, frames;
 };
@@ -239,6 +248,7 @@ int main(int argc, char** argv) {
   const auto run = [&](const char* what) -> int {
     int output = -1;
     const pid_t pid = start(argv + 4, cost ? &output : nullptr);
+    const Running running{pid};
     ::usleep(300000);
     bpf_object* object = bpf_object__open_file(argv[1], nullptr);
     if (!object) return 1;
@@ -279,7 +289,6 @@ int main(int argc, char** argv) {
       ::kill(pid, SIGUSR1);
       while ((n = ::read(output, buffer, sizeof buffer)) > 0) text.append(buffer, static_cast<size_t>(n));
       ::close(output);
-      ::waitpid(pid, nullptr, 0);
       Globals globals{};
       const uint32_t zero = 0;
       bpf_map_lookup_elem(fd(".bss"), &zero, &globals);
@@ -308,8 +317,6 @@ int main(int argc, char** argv) {
     events.clear();
     clocks.clear();
     ring_buffer__free(ring);
-    ::kill(pid, SIGKILL);
-    ::waitpid(pid, nullptr, 0);
     bool good = true;
     uint64_t samples = 0;
     for (int kind = 0; kind < 2; ++kind) {
