@@ -13,6 +13,7 @@ namespace {
 
 constexpr size_t kMaxMangledBytes = 4 << 10;
 constexpr size_t kMaxDemangledBytes = 16 << 10;
+constexpr int kMaxAmbiguous = 8;
 
 // Without parameters, as perf and pprof show functions: overloads count as one.
 constexpr int kOptions = DMGL_NO_OPTS;
@@ -30,6 +31,7 @@ struct Output {
 
 extern "C" void append_demangled(const char* text, size_t size, void* opaque) {
   auto* out = static_cast<Output*>(opaque);
+  if (size == 0) return;
   if (size > kMaxDemangledBytes - out->size) std::longjmp(out->full, 1);
   std::memcpy(out->bytes + out->size, text, size);
   out->size += size;
@@ -43,6 +45,23 @@ bool demangle_into(const char* mangled, Output* out) {
   if (rust_demangle_callback(mangled, kOptions, append_demangled, out)) return true;
   out->size = 0;
   return cplus_demangle_v3_callback(mangled, kOptions, append_demangled, out) != 0;
+}
+
+// libiberty 2.40 reads a template parameter with arguments in the type of a
+// conversion operator ("cvT_I...") in two ways, one after the other: nested,
+// 26 of them take seconds and 50 for ever, without a byte of output. Real names
+// have at most a few.
+bool reads_in_reasonable_time(std::string_view mangled) {
+  size_t at = mangled.find("cv");
+  if (at == std::string_view::npos) return true;
+  int ambiguous = 0;
+  while ((at = mangled.find('T', at)) != std::string_view::npos) {
+    ++at;
+    const size_t end = mangled.find_first_not_of("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ", at);
+    if (end == std::string_view::npos) break;
+    if (mangled[end] == '_' && mangled.substr(end + 1).starts_with("I")) ++ambiguous;
+  }
+  return ambiguous <= kMaxAmbiguous;
 }
 
 // The length of the well-formed UTF-8 sequence at the start of `text`, 0 if
@@ -109,6 +128,7 @@ std::string demangle(std::string_view mangled) {
   const bool may_be_mangled =
       mangled.starts_with("_Z") || mangled.starts_with("_R") || mangled.starts_with("_GLOBAL_");
   if (!may_be_mangled || mangled.size() > kMaxMangledBytes) return sanitize(mangled);
+  if (!reads_in_reasonable_time(mangled)) return sanitize(mangled);
   const std::string name(mangled);
   thread_local Output out;  // too large for a stack that may be a small one
   if (!demangle_into(name.c_str(), &out) || out.size == 0) return sanitize(mangled);

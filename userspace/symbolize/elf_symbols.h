@@ -18,7 +18,8 @@ class ElfSymbols {
   static ElfSymbols load(const ElfFile& file, const ElfFile* debug_file = nullptr);
 
   /// The function that holds `address`; never the nearest before it.
-  std::optional<Symbol> find(uint64_t address) const { return symbols_.find(address); }
+  std::optional<Symbol> find(uint64_t address) const& { return symbols_.find(address); }
+  std::optional<Symbol> find(uint64_t address) && = delete;  // the name would dangle
   /// The nameless function that holds `address`.
   std::optional<CodeRange> find_range(uint64_t address) const { return ranges_.find(address); }
 

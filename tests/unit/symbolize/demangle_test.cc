@@ -46,24 +46,36 @@ TEST(Demangle, OtherNamesPass) {
 TEST(Demangle, HostileNamesEndSoon) {
   const auto start = std::chrono::steady_clock::now();
   // Each level doubles what it refers to: 2^60 and more if written out.
-  std::string doubling = "_Z1fI";
-  doubling = "_ZN1fI1aEE";
   std::string types = "_Z1f1AIiiE";
   for (int i = 0; i < 60; ++i) {
     const char digit = static_cast<char>(i < 11 ? '0' + i - 1 : 'A' + i - 11);
     const std::string back = i == 0 ? "S_" : std::string("S") + digit + "_";
     types += "S_I" + back + back + "E";
   }
+  // Read in two ways at each level.
+  std::string conversions = "_ZN1a";
+  std::string spread = "_ZN1a";
+  std::string one_conversion = "_ZN1acvT_I";
+  for (int i = 0; i < 60; ++i) {
+    conversions += "cvT_I";
+    spread += "cvT_IN1b";
+    one_conversion += "PKT0_I";
+  }
   for (const std::string& name :
-       {types, "_Z1f" + std::string(4000, 'P'), "_Z" + std::string(4000, 'N'),
-        "_R" + std::string(4000, 'N'), "_RNv" + std::string(4000, 'B'),
-        "_Z1f" + std::string(3000, 'P') + "i"}) {
+       {types, conversions, spread, one_conversion, "_Z1f" + std::string(4000, 'P'),
+        "_Z" + std::string(4000, 'N'), "_R" + std::string(4000, 'N'),
+        "_RNv" + std::string(4000, 'B'), "_Z1f" + std::string(3000, 'P') + "i"}) {
     EXPECT_LE(demangle(name).size(), (16u << 10) + 3) << name;
   }
   std::string rust = "_RIC1aTT";
   for (int i = 0; i < 50; ++i) rust += "TB7_B7_E";
   EXPECT_LE(demangle(rust + "EE").size(), (16u << 10) + 3);
   EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(2));
+}
+
+TEST(Demangle, ConversionOperators) {
+  EXPECT_EQ(demangle("_ZN1AcvT_IiEEv"), "A::operator int<int>");
+  EXPECT_EQ(demangle("_ZNK7wrappercvPKcEv"), "wrapper::operator char const*");
 }
 
 TEST(Demangle, LongNamesStayMangledAndAreCut) {
