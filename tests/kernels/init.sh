@@ -23,8 +23,11 @@ port=/dev/ttyS1
 stty -F $port raw -echo
 exec 3>$port
 echo "@@guest START $(uname -r)" >&3
-sh /guest-test.sh >&3 2>&3 </dev/null
-code=$?
+# Through a pipe: on a terminal programs would draw progress lines.
+{ sh /guest-test.sh 2>&1 </dev/null; echo $? >/run/code; } | cat >&3
+code=$(cat /run/code)
+# A last line may lack its end.
+echo >&3
 cd /results
 for f in *; do
   [ -f "$f" ] || continue

@@ -25,14 +25,14 @@ def main(serial_log, directory):
             (output if name is None else encoded).append(line)
         elif kind == "FILE":
             name, encoded = value, []
-        elif kind == "END":
+        elif kind == "END" and name is not None:
             # Only a plain name: the guest's text never chooses a folder on the host.
             data = gzip.decompress(base64.b64decode("".join(encoded)))
             (results / pathlib.PurePosixPath(name).name).write_bytes(data)
             name = None
         elif kind == "EXIT":
             code = int(value)
-    (directory / "output").write_text("\n".join(output) + "\n")
+    (directory / "output").write_text("\n".join(output).rstrip("\n") + "\n")
     return code
 
 
