@@ -3,6 +3,7 @@ BUILD ?= build
 CXX   ?= g++
 CC    ?= gcc
 CLANG ?= clang-14
+PYTHON ?= /usr/bin/python3
 BPFTOOL ?= $(firstword $(wildcard /usr/sbin/bpftool) bpftool)
 Q := $(if $(V),,@)
 say = @$(if $(V),true,printf '  %-8s %s\n' $(1) $(2))
@@ -11,7 +12,7 @@ CPPFLAGS += -Iuserspace -Ibpf -I$(BUILD)
 CXXFLAGS += -std=c++20 -O2 -g -Wall -Wextra -Wno-missing-field-initializers -Wno-restrict -fno-omit-frame-pointer
 LDLIBS   += -lbpf -lelf -lz -lzstd -llzma -ldw -liberty -lspdlog -lfmt -lpthread
 
-.PHONY: all demo test test-unit bench test-kernels setup clean
+.PHONY: all demo test test-unit test-e2e test-kernels bench setup setup-tests workloads clean
 all: $(BUILD)/lockscope
 
 # --- kernel programs: one source, two variants (see bpf/futex.bpf.c) ---------
@@ -52,13 +53,54 @@ $(BUILD)/lockscope: $(BUILD)/userspace/main.o $(BUILD)/liblockscope.a
 	$(Q)$(CXX) $(CXXFLAGS) $^ $(LDFLAGS) $(LDLIBS) -o $@
 
 # --- tests ---------------------------------------------------------------------
-TEST_SOURCES := $(shell find tests/unit -name '*_test.cc')
-TEST_OBJECTS := $(TEST_SOURCES:%.cc=$(BUILD)/%.o)
+TEST_SOURCES := $(shell find tests/unit tests/bpf -name '*_test.cc')
+TEST_HELPERS := $(filter-out %_test.cc,$(shell find tests/unit tests/bpf -name '*.cc'))
+TEST_OBJECTS := $(TEST_SOURCES:%.cc=$(BUILD)/%.o) $(TEST_HELPERS:%.cc=$(BUILD)/%.o)
 
 $(BUILD)/unit-tests: $(TEST_OBJECTS) $(BUILD)/liblockscope.a
 	$(call say,LINK,$@)
-	$(Q)$(CXX) $(CXXFLAGS) $^ $(LDFLAGS) -lgtest -lgtest_main $(UNIT_LDLIBS) $(LDLIBS) -o $@
-UNIT_LDLIBS :=
+	$(Q)$(CXX) $(CXXFLAGS) $^ $(LDFLAGS) -lgtest -lgtest_main $(LDLIBS) -o $@
+
+WORKLOADS := $(patsubst tests/workloads/%.cc,$(BUILD)/workloads/%,$(wildcard tests/workloads/*.cc))
+workloads: $(WORKLOADS)
+$(BUILD)/workloads/%: tests/workloads/%.cc $(wildcard tests/workloads/*.h)
+	$(call say,CXX,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CXX) -std=c++20 -O2 -g -Wall -fno-omit-frame-pointer -pthread $< -o $@
+
+# --- what people call ------------------------------------------------------------
+setup:
+	$(Q)scripts/setup.sh build
+setup-tests:
+	$(Q)scripts/setup.sh test
+
+# The main job at once: see scripts/demo.sh.
+demo: setup
+	$(Q)$(MAKE) --no-print-directory -j$$(nproc) $(BUILD)/lockscope $(BUILD)/workloads/demo_service
+	$(Q)scripts/demo.sh $(BUILD)
+
+# Everything that CI runs. The order is by what is quickest to tell that something is wrong.
+test: setup-tests
+	$(Q)$(MAKE) --no-print-directory -j$$(nproc) $(BUILD)/lockscope $(BUILD)/unit-tests workloads
+	$(Q)$(MAKE) --no-print-directory test-unit
+	$(Q)$(MAKE) --no-print-directory test-kernels
+	$(Q)$(MAKE) --no-print-directory test-e2e
+
+test-unit: $(BUILD)/unit-tests
+	$(Q)$(BUILD)/unit-tests --gtest_brief=1
+
+# Real programs under the real kernel; installs the servers that it starts.
+test-e2e: $(BUILD)/lockscope workloads
+	$(Q)scripts/install-real-programs.sh servers
+	$(Q)$(PYTHON) -m pytest -q -rs tests/e2e
+
+test-kernels: $(BUILD)/lockscope workloads
+	$(Q)tests/kernels/setup.sh
+	$(Q)tests/kernels/run.sh
+
+bench: setup
+	$(Q)$(MAKE) --no-print-directory -j$$(nproc) $(BUILD)/lockscope workloads
+	$(Q)scripts/bench.sh $(BUILD)/lockscope
 
 clean:
 	rm -rf $(BUILD)

@@ -93,6 +93,7 @@ enum ls_wait_trait {
 	LS_TRAIT_THREAD_EXIT = 1 << 11, /* released by the kernel as a thread ended */
 	LS_TRAIT_SELF_RELEASE = 1 << 12, /* released by a thread that had waited here */
 	LS_TRAIT_REQUEUE_TARGET = 1 << 13, /* waiters were moved here */
+	LS_TRAIT_VAL_3 = 1 << 14,      /* waited while 3: glibc's rwlock */
 };
 
 /* Waits of one stack on one lock. */

@@ -214,7 +214,8 @@ int thread_exit(struct bpf_raw_tracepoint_args *ctx)
 	if (joined)
 		release(joined, 1, LS_TRAIT_THREAD_EXIT, now);
 	for (int i = 0; thread && i < LS_MAX_HELD; i++) {
-		__u64 lock_id = thread->held[i].lock;
+		/* Others than these may have been released long ago. */
+		__u64 lock_id = thread->held[i].kind == LS_HOLD_CERTAIN ? thread->held[i].lock : 0;
 		struct ls_lock *lock = lock_id ? bpf_map_lookup_elem(&locks, &lock_id) : 0;
 
 		if (lock)

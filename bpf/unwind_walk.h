@@ -76,6 +76,10 @@ LS_WALK_INLINE int ls_walk_word(struct ls_walk *w, __u64 address, __u64 *value)
   if (offset >= w->window_bytes) {
     __u64 bytes = 4096 - (address & 4095);
     if (bytes > LS_WALK_WINDOW_BYTES) bytes = LS_WALK_WINDOW_BYTES;
+    /* Up to 6.1 the verifier forgets the comparison when the value is spilled
+     * to the stack, but not a mask. (What follows the window is big enough.) */
+    LS_HIDE(bytes);
+    bytes &= 2 * LS_WALK_WINDOW_BYTES - 1;
     w->window_bytes = 0;
     if (ls_walk_read_user(w, w->window, bytes, address)) return -1;
     w->window_start = address;

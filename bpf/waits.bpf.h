@@ -59,6 +59,11 @@ static __always_inline int may_be_contended_word(__u32 op, __u32 value)
 	return op == LS_OP_WAIT_BITSET && value == 2;
 }
 
+static __always_inline int is_pi_wait(__u32 op)
+{
+	return op == LS_OP_LOCK_PI || op == LS_OP_LOCK_PI2;
+}
+
 static __always_inline __u32 traits_of(const struct futex_call *call)
 {
 	__u32 traits = call->timed ? LS_TRAIT_TIMEOUT : 0;
@@ -76,19 +81,22 @@ static __always_inline __u32 traits_of(const struct futex_call *call)
 		return traits | LS_TRAIT_VAL_0;
 	if (call->value == 2)
 		return traits | LS_TRAIT_VAL_2;
+	if (call->value == 3)
+		return traits | LS_TRAIT_VAL_3;
 	return traits | (call->value & LS_WORD_WAITERS ? LS_TRAIT_VAL_OWNED : LS_TRAIT_VAL_OTHER);
 }
 
-/* The thread waits for the lock, so it does not hold it. If this is not the
- * same wait as before, it had released it unseen. */
+/* The thread waits for the lock, so it does not hold it. If it had woken from
+ * its last wait a while ago, it had it, and released it unseen. */
 static __always_inline void forget_hold(struct ls_thread *thread, __u64 lock_id,
-					struct ls_lock *lock, int same_wait)
+					struct ls_lock *lock, __u64 now)
 {
 	for (int i = 0; i < LS_MAX_HELD; i++) {
 		if (thread->held[i].lock != lock_id)
 			continue;
 		thread->held[i].lock = 0;
-		if (!same_wait && lock) {
+		if (lock && thread->held[i].kind != LS_HOLD_CERTAIN &&
+		    now - thread->held[i].since_ns > LS_RETRY_NS) {
 			__sync_fetch_and_add(&lock->refused_holds, 1);
 			count(LS_UNMATCHED_HOLDS);
 		}
@@ -245,22 +253,23 @@ static __noinline int begin_wait(const struct futex_call *call)
 	lock = find_or_make_lock(id, &key, thread->process, call->word);
 	if (lock && book_waiters(lock->book) >= LS_MAX_WAITERS)
 		lock = 0;
-	if (goes_on) {
-		started = thread->since_ns;
-	} else {
-		__u32 value = 0;
-
+	if (!goes_on) {
 		thread->episode_ns = 0;
 		thread->stack = 0;
+	} else if (thread->episode_ns) {
+		started = thread->since_ns;
+	}
+	if (!thread->stack) {
+		__u32 value = 0;
+
 		/* The thread is about to sleep: its stack costs least now. If the word
 		 * has changed it will not sleep, and most likely have the lock. */
-		if (call->op == LS_OP_WAITV || call->op == LS_OP_LOCK_PI ||
-		    call->op == LS_OP_LOCK_PI2 ||
+		if (call->op == LS_OP_WAITV || is_pi_wait(call->op) ||
 		    (bpf_probe_read_user(&value, sizeof(value), (void *)call->word) == 0 &&
 		     value == call->value))
 			thread->stack = take_stack(thread->process);
 	}
-	forget_hold(thread, id, lock, goes_on);
+	forget_hold(thread, id, lock, now);
 	thread->since_ns = started;
 	thread->word = call->word;
 	thread->value = call->value;
@@ -376,11 +385,6 @@ static __noinline int end_waitv(struct ls_thread *thread, struct ls_lock *first,
 	return 1;
 }
 
-static __always_inline int is_pi_wait(__u32 op)
-{
-	return op == LS_OP_LOCK_PI || op == LS_OP_LOCK_PI2;
-}
-
 /* The current thread's futex call returned. Everything is looked up before the
  * clock is read: the way back to user space that remains is then short, and the
  * wait as the program itself sees it little longer than what is entered. */
@@ -395,11 +399,20 @@ static __noinline int end_wait(struct ls_thread *thread, __s64 result)
 	if (!capturing(now_ticks_ns()))
 		return 0;
 	thread->phase = LS_PHASE_IDLE;
-	if (!thread->stack)
-		thread->stack = take_stack(thread->process);
 	if (thread->op == LS_OP_WAITV && thread->limit > 1)
 		visit_elements(thread->second_lock, thread->limit, thread->process, -1);
 	lock = bpf_map_lookup_elem(&locks, &thread->lock);
+	if (result == -11 && !thread->episode_ns && !is_pi_wait(thread->op)) {
+		/* EAGAIN: the word had changed, it never slept. Not a wait, then; if
+		 * it comes back at once, that is the beginning of one. */
+		if (lock)
+			book_end(lock, thread->since_ns);
+		thread->phase = LS_PHASE_WOKEN;
+		thread->since_ns = now_ticks_ns();
+		return 0;
+	}
+	if (!thread->stack)
+		thread->stack = take_stack(thread->process);
 	if (!lock) {
 		count_n(LS_LOST_LOCK_TABLE_FULL_NS, now_ticks_ns() - thread->since_ns);
 		return 0;
@@ -428,8 +441,8 @@ static __noinline int end_wait(struct ls_thread *thread, __s64 result)
 			begin_hold(thread, thread->second_lock, second, 0, LS_HOLD_CERTAIN, now);
 		return 0;
 	}
-	/* 0: woken, or has the PI lock. EAGAIN: the word had changed, so the lock
-	 * may well be free. */
+	/* 0: woken, or has the PI lock. EAGAIN: beaten to going back to sleep, so
+	 * the lock may well be free. */
 	if (result != 0 && (result != -11 || is_pi_wait(thread->op)))
 		return 0;
 	thread->phase = LS_PHASE_WOKEN;

@@ -122,7 +122,7 @@ Primitive classify_wait(const std::vector<Frame>& frames, uint32_t traits) {
   // Waited on while 2, or while owned, and never while anything else: a word
   // that takes other values as well is a counter.
   const bool lock_word = (traits & (LS_TRAIT_VAL_2 | LS_TRAIT_VAL_OWNED)) != 0 &&
-                         (traits & (LS_TRAIT_VAL_0 | LS_TRAIT_VAL_OTHER)) == 0;
+                         (traits & (LS_TRAIT_VAL_0 | LS_TRAIT_VAL_3 | LS_TRAIT_VAL_OTHER)) == 0;
   if (lock_word || (traits & LS_TRAIT_REQUEUE_TARGET)) return Primitive::Mutex;
   return Primitive::Unknown;
 }
@@ -147,13 +147,15 @@ bool is_lock_wait(Primitive primitive, uint32_t traits) {
   return false;
 }
 
-uint64_t word_offset(Primitive primitive, uint64_t address) {
+uint64_t word_offset(Primitive primitive, uint64_t address, uint32_t traits) {
   // pthread_cond_t: __g_signals[2] at 40 and 44. pthread_rwlock_t:
-  // __wrphase_futex at 8, __writers_futex at 12 (__readers at 0 is waited on
-  // only for the non-recursive writer preference). Both are 8-aligned.
+  // __wrphase_futex at 8 and __writers_futex at 12, waited on while 2 or 3, and
+  // __readers at 0, waited on while it counts readers (non-recursive writer
+  // preference). Both are 8-aligned.
   if (primitive == Primitive::Cond) return address % 8 == 0 ? 40 : 44;
-  if (primitive == Primitive::Rwlock) return address % 8 == 0 ? 8 : 12;
-  return 0;
+  if (primitive != Primitive::Rwlock) return 0;
+  if (address % 8 != 0) return 12;
+  return (traits & (LS_TRAIT_VAL_2 | LS_TRAIT_VAL_3)) != 0 ? 8 : 0;
 }
 
 bool is_lock_internals(const Frame& frame) {

@@ -36,9 +36,10 @@ Primitive classify_wait(const std::vector<Frame>& frames, uint32_t traits);
 bool is_lock_wait(Primitive primitive, uint32_t traits);
 
 /// Bytes from the start of glibc's object to the futex word at `address`, as
-/// far as primitive and alignment tell (nptl, x86-64, since 2.25): the words
-/// of one condition variable or rwlock then meet at one address.
-uint64_t word_offset(Primitive primitive, uint64_t address);
+/// far as primitive, alignment and the values waited on tell (nptl, x86-64,
+/// since 2.25): the words of one condition variable or rwlock then meet at one
+/// address.
+uint64_t word_offset(Primitive primitive, uint64_t address, uint32_t traits);
 
 /// Whether a frame belongs to the implementation of locks rather than to the
 /// program: what a reader of stacks wants to skip.

@@ -44,7 +44,7 @@ using SiteKey = std::tuple<bool, uint64_t, uint64_t, uint32_t, Primitive>;
 SiteKey site_key(const Lock& lock, Primitive primitive) {
   // Each thread has its own word for its end: one place to a reader.
   if (primitive == Primitive::Join) return {false, lock.process, 0, 0, primitive};
-  const uint64_t offset = word_offset(primitive, lock.address);
+  const uint64_t offset = word_offset(primitive, lock.address, lock.traits);
   if (lock.shared) return {true, lock.inode, lock.file_offset - offset, lock.device, primitive};
   return {false, lock.process, lock.address - offset, 0, primitive};
 }
@@ -130,7 +130,7 @@ SiteView build_sites(const SymbolizedCapture& symbolized) {
     if (is_new) {
       Site site;
       site.primitive = primitives[i];
-      site.address = lock.address - word_offset(primitives[i], lock.address);
+      site.address = lock.address - word_offset(primitives[i], lock.address, lock.traits);
       site.process = lock.process;
       view.sites.push_back(std::move(site));
     }

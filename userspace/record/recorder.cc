@@ -298,6 +298,8 @@ Result<Capture> record(const RecordOptions& options, Symbolizer& symbolizer) {
   if (command) {
     if (Status released = command->release(); !released.ok()) return released.error();
   }
+  // Scripts wait for this line before they begin what is to be seen.
+  spdlog::info("recording {}", options.target.describe());
   run_until_over(options, seconds, start_ns, watched, attendant, cost);
   const uint64_t stop_ns = probe->stop();
   attendant.serve();
