@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include <chrono>
+#include <ctime>
 #include <string>
 
 namespace lockscope {
@@ -44,7 +44,7 @@ TEST(Demangle, OtherNamesPass) {
 }
 
 TEST(Demangle, HostileNamesEndSoon) {
-  const auto start = std::chrono::steady_clock::now();
+  const std::clock_t start = std::clock();
   // Each level doubles what it refers to: 2^60 and more if written out.
   std::string types = "_Z1f1AIiiE";
   for (int i = 0; i < 60; ++i) {
@@ -70,7 +70,7 @@ TEST(Demangle, HostileNamesEndSoon) {
   std::string rust = "_RIC1aTT";
   for (int i = 0; i < 50; ++i) rust += "TB7_B7_E";
   EXPECT_LE(demangle(rust + "EE").size(), (16u << 10) + 3);
-  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(2));
+  EXPECT_LT(std::clock() - start, 2 * CLOCKS_PER_SEC);
 }
 
 TEST(Demangle, ConversionOperators) {

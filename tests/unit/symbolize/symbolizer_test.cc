@@ -5,7 +5,7 @@
 #include <sys/auxv.h>
 #include <sys/mman.h>
 
-#include <chrono>
+#include <ctime>
 #include <random>
 
 #include "programs.h"
@@ -369,8 +369,8 @@ TEST(Symbolizer, MemoryBound) {
   EXPECT_LT(after_preload, unbounded.table_bytes());
 }
 
-// The bar is 10 ms for 10,000 addresses on the development machine; ten times
-// that here, for busy machines and sanitizers.
+// The bar is 10 ms for 10,000 addresses on an idle machine; processor time, and
+// a generous limit, for busy ones and for sanitizers.
 TEST(Symbolizer, TenThousandAddressesAreFast) {
   Symbolizer symbolizer;
   const auto maps = *read_maps(::getpid());
@@ -386,18 +386,17 @@ TEST(Symbolizer, TenThousandAddressesAreFast) {
     const Mapping& mapping = *code[random() % code.size()];
     addresses.push_back(mapping.start + random() % (mapping.end - mapping.start));
   }
-  const auto start = std::chrono::steady_clock::now();
+  const std::clock_t start = std::clock();
   size_t bytes = 0;
   for (uint64_t address : addresses) {
     bytes +=
         symbolizer.symbolize(::getpid(), maps, address, AddressKind::Return)[0].function.size();
   }
-  const auto took = std::chrono::steady_clock::now() - start;
+  const double ms = 1e3 * static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC;
   EXPECT_GT(bytes, 0u);
-  const double ms = std::chrono::duration<double, std::milli>(took).count();
   RecordProperty("ms", std::to_string(ms));
   std::printf("10,000 addresses: %.1f ms\n", ms);
-  EXPECT_LT(ms, 100);
+  EXPECT_LT(ms, 200);
 }
 
 }  // namespace
