@@ -6,7 +6,8 @@
  * 5.10. (Inlined in a loop: 350,000 and more.) Its argument is a scalar,
  * because global functions take pointers only since 5.12.
  *
- * Cost (futex ping-pong, 12 and 32 frames): see docs of ls_unwind_run. */
+ * Cost of a walk at a system call (tests/bpf/unwind, kernel 6.18): 12 frames
+ * 0.92 us, 32 frames 1.9 us, on top of 0.15 us for a bare tracepoint. */
 #pragma once
 
 #include "kernel_types.h"

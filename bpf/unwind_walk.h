@@ -14,9 +14,9 @@
  * depend on data (each would double the states), indices are masked right
  * before use, and LS_HIDE keeps the compiler from undoing either.
  *
- * About 60 ns a frame in the kernel, of which a third is copying stack memory:
- * hence windows of 512 bytes instead of a copy per word, and rbp restored only
- * when a later frame asks for it.
+ * About 50 ns a frame in the kernel, of which a third is copying stack memory:
+ * hence windows of 512 bytes instead of a copy per word, and no copy for an rbp
+ * that is saved far away before a later frame asks for it.
  */
 #ifndef LOCKSCOPE_UNWIND_WALK_H
 #define LOCKSCOPE_UNWIND_WALK_H
