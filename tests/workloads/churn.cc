@@ -17,7 +17,8 @@
 //
 // lock_wait_ns: completed waits, of this process and of every child that lived to tell
 // (children_lock_wait_ns is their share). killed_wait_ns: waits that death or exec cut off, up to
-// that moment (killed: as the killer saw it; in a tracer a little longer). Both are lock waiting.
+// that moment (killed: as the killer saw it; in a tracer a little longer). abandoned_wait_ns: waits
+// that were given up. All three are lock waiting, and none is contained in another.
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/mman.h>
@@ -33,7 +34,7 @@ constexpr size_t kDoomed = 3;
 struct Shared {
   std::atomic<uint64_t> waiting_since[kDoomed];
   std::atomic<uint64_t> ended_ns;
-  std::atomic<uint64_t> lock_wait_ns, waits;
+  Ledger told;  // by a child that lived to tell
 };
 static int shared_fd;
 static Shared* shared;
@@ -135,7 +136,7 @@ class Exchange {
   uint64_t rounds = 0, threads_started = 0, processes_started = 0, execs = 0, pids_reused = 0;
   uint64_t died_holding = 0, killed_waits = 0, killed_wait_ns = 0;
   uint64_t abandoned_waits = 0, abandoned_wait_ns = 0;
-  uint64_t children_waits = 0, children_lock_wait_ns = 0;
+  Ledger children;
 
  private:
   OWN_FRAME void die_holding_robust() {
@@ -254,8 +255,7 @@ class Exchange {
     while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
     }
     if (WIFEXITED(status) && WEXITSTATUS(status) != 0) abort();
-    children_waits += shared->waits;
-    children_lock_wait_ns += shared->lock_wait_ns;
+    children.add(shared->told);
   }
 
  public:
@@ -263,8 +263,7 @@ class Exchange {
   [[noreturn]] OWN_FRAME void report_burst() {
     Ledger own;
     short_lived_threads(2, own);
-    shared->waits = own.waits;
-    shared->lock_wait_ns = own.lock_wait_ns;
+    shared->told = own;
     _exit(0);
   }
 
@@ -308,8 +307,7 @@ int main(int argc, char** argv) {
   while (!run.over()) exchange.round();
   run.stop();
 
-  exchange.ledger.lock_wait_ns += exchange.children_lock_wait_ns;
-  exchange.ledger.waits += exchange.children_waits;
+  exchange.ledger.add(exchange.children);
   Report("churn")
       .run(run)
       .number("rounds", exchange.rounds)
@@ -322,8 +320,8 @@ int main(int argc, char** argv) {
       .number("killed_waits", exchange.killed_waits)
       .number("abandoned_wait_ns", exchange.abandoned_wait_ns)
       .number("abandoned_waits", exchange.abandoned_waits)
-      .number("children_lock_wait_ns", exchange.children_lock_wait_ns)
-      .number("children_waits", exchange.children_waits)
+      .number("children_lock_wait_ns", exchange.children.lock_wait_ns)
+      .number("children_waits", exchange.children.waits)
       .ledger(exchange.ledger)
       .print();
 }

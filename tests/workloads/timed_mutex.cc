@@ -5,8 +5,9 @@
 // on the uncontended calls. With `--holder sleep` the holder is blocked, with `cpu` it is running or
 // runnable. One join wait at the end is the only idle time.
 //
-// Kinds: normal, recursive, errorcheck, adaptive (spins first), robust, timed (pthread_mutex_
-// timedlock with a far deadline), clock (pthread_mutex_clocklock, monotonic), std (std::mutex).
+// Kinds: normal, recursive, errorcheck, adaptive, robust, timed (pthread_mutex_timedlock with a far
+// deadline), clock (pthread_mutex_clocklock, monotonic), std (std::mutex). The adaptive kind spins
+// before it sleeps: lock_wait_ns contains that, and what the kernel sees is less.
 #include <mutex>
 
 #include "workload.h"
@@ -113,7 +114,7 @@ int main(int argc, char** argv) {
   Options options(argc, argv,
                   {{"threads", "4", "request workers"},
                    {"locks", "1", "session stores, each with its own mutex; worker i uses i % N"},
-                   {"hold-us", "200", "time in the critical section"},
+                   {"hold-us", "500", "time in the critical section"},
                    {"think-us", "300", "time between two requests"},
                    {"holder", "cpu", "what the holder does: cpu or sleep"},
                    {"thinker", "sleep", "what a worker does between requests: cpu or sleep"},

@@ -96,7 +96,7 @@ class MotionController {
 int main(int argc, char** argv) {
   Options options(argc, argv,
                   {{"threads", "4", "control loops"},
-                   {"hold-us", "200", "time in the critical section"},
+                   {"hold-us", "500", "time in the critical section"},
                    {"think-us", "300", "time between two updates, asleep"},
                    {"holder", "cpu", "what the holder does: cpu or sleep"},
                    {"kind", "pi", "pi or pi-robust"},

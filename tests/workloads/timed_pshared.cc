@@ -113,7 +113,7 @@ static char* map(int fd, char* wanted = nullptr) {
 int main(int argc, char** argv) {
   Options options(argc, argv,
                   {{"processes", "4", "processes that share the lock"},
-                   {"hold-us", "300", "time in the critical section"},
+                   {"hold-us", "500", "time in the critical section"},
                    {"think-us", "300", "time between two requests, asleep"},
                    {"holder", "cpu", "what the holder does: cpu or sleep"},
                    {"backing", "file", "file (in $TMPDIR), shm or anonymous"},

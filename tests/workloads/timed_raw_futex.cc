@@ -9,7 +9,8 @@
 // abandoned_wait_ns (in lock_wait_ns too), and it is waiting on a lock all the same.
 //
 //   --signal-us N    a thread sends SIGUSR1 to a claimant every N us; with `--restart yes` the
-//                    kernel restarts the call by itself, and the program never sees EINTR
+//                    kernel restarts the call by itself: the program never sees EINTR, and a tracer of
+//                    system calls sees more of them than futex_calls
 //   --call           wait (FUTEX_WAIT, relative time), bitset (FUTEX_WAIT_BITSET, absolute; each
 //                    claimant its own bit, releases wake all bits) or futex2 (no timeouts)
 //   --sleepers N     threads that use FUTEX_WAIT on a word nobody ever wakes, as a clock:

@@ -123,7 +123,7 @@ int main(int argc, char** argv) {
   Options options(argc, argv,
                   {{"readers", "4", "request threads"},
                    {"writers", "1", "reloading threads"},
-                   {"read-hold-us", "200", "time in a lookup"},
+                   {"read-hold-us", "300", "time in a lookup"},
                    {"write-hold-us", "2000", "time in a reload"},
                    {"think-us", "500", "a reader's pause, asleep"},
                    {"reload-us", "3000", "a writer's pause, asleep"},

@@ -102,7 +102,7 @@ int main(int argc, char** argv) {
                   {{"mode", "lock", "lock or queue"},
                    {"threads", "4", "threads that wait"},
                    {"permits", "1", "lock: tokens in the semaphore"},
-                   {"hold-us", "300", "lock: time with a token"},
+                   {"hold-us", "500", "lock: time with a token"},
                    {"think-us", "300", "time between two requests or two posts, asleep"},
                    {"holder", "cpu", "what a holder does: cpu or sleep"}});
   Settings settings{options.us_in_ns("hold-us"), options.us_in_ns("think-us"),
