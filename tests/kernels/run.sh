@@ -2,7 +2,8 @@
 # Boots Debian's kernels in QEMU, runs a test in each, prints a line a kernel.
 #
 # usage: run.sh [--only 5.10|6.1|6.12|sid]... [--script FILE] [--check FILE] BINARY...
-#   BINARY    goes to /bin of the guest, with the shared libraries it needs
+#   BINARY    goes to /bin of the guest, with the shared libraries it needs (default,
+#             if the script is the default one: what that one runs, from build/)
 #   --script  what a guest runs, under busybox sh (default: guest-test.sh here)
 #   --check   run on the host with the folder of what a guest handed back; prints
 #             one line; its exit code decides (default: check.py here, if the
@@ -27,6 +28,13 @@ while [ $# -gt 0 ]; do
   esac
 done
 [ ${#versions[@]} -gt 0 ] || versions=(5.10 6.1 6.12 sid)
+build=$here/../../build
+if [ ${#binaries[@]} = 0 ] && [ "$script" = "$here/guest-test.sh" ]; then
+  binaries=("$build/lockscope" "$build/workloads/timed_mutex")
+fi
+for b in ${binaries[@]+"${binaries[@]}"}; do
+  [ -x "$b" ] || { echo "kernels: no such program: $b" >&2; exit 1; }
+done
 
 "$here/setup.sh"
 "$here/fetch.sh" "${versions[@]}" || true   # what is missing is counted below
