@@ -14,6 +14,7 @@
 #include "report/diagnosis_text.h"
 #include "report/flame_view.h"
 #include "report/tables.h"
+#include "symbolize/dwarf_lines.h"
 #include "symbolize/symbolize_capture.h"
 
 namespace lockscope {
@@ -47,7 +48,7 @@ Result<SymbolizedCapture> obtain(const Request& request) {
   options.command_stdout_to_stderr = request.output == "-";
   const bool terminal = ::isatty(STDERR_FILENO) == 1;
   if (terminal) options.progress = show_progress;
-  Symbolizer symbolizer;
+  Symbolizer symbolizer({.open_lines = open_dwarf_lines});
   auto capture = record(options, symbolizer);
   if (terminal) std::fputs("\r\033[K", stderr);
   if (!capture) return capture.error();

@@ -76,7 +76,7 @@ constexpr std::string_view kInternals[] = {
     "std::shared_mutex", "std::scoped_lock", "std::condition_variable", "gthread_",
     "gthrw_", "std::shared_lock", "std::__shared_mutex", "pthread_mutex", "pthread_rwlock", "pthread_cond",
     "sem_", "new_sem_", "std::__detail", "std::sys::", "std::sys_common::", "runtime.futex",
-    "std::timed_mutex", "std::recursive_mutex", "std::__condvar",
+    "std::timed_mutex", "std::recursive_mutex", "glibcxx_rwlock", "std::__condvar",
 };
 
 std::string_view without_underscores(std::string_view name) {

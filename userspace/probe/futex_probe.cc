@@ -2,15 +2,17 @@
 
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
+#include <linux/membarrier.h>
 #include <spdlog/spdlog.h>
 #include <sys/random.h>
-#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <thread>
 
 #include "futex_compat.skel.h"
 #include "futex_modern.skel.h"
@@ -38,6 +40,10 @@ struct Loaded {
   Controls controls;
   std::string variant;
 };
+
+// Longer than any program runs, for kernels built without membarrier(2) or
+// booted with nohz_full, which refuse it.
+constexpr useconds_t kNoMembarrierUs = 20000;
 
 int log_libbpf(libbpf_print_level level, const char* format, va_list arguments) {
   if (level != LIBBPF_WARN || !spdlog::should_log(spdlog::level::debug)) return 0;
@@ -142,9 +148,11 @@ FutexProbe& FutexProbe::operator=(FutexProbe&&) noexcept = default;
 
 FutexProbe::~FutexProbe() {
   if (!state_) return;
-  // Links before the programs they hold.
+  // Links before the programs they hold. Taking one down waits for an RCU grace
+  // period or two (0.1 s); all at once they share them.
   state_->iterator.reset();
-  state_->links.clear();
+  std::vector<std::jthread> threads;
+  for (Link& link : state_->links) threads.emplace_back([&link] { link.reset(); });
 }
 
 uint64_t monotonic_ns() {
@@ -220,9 +228,12 @@ uint64_t FutexProbe::start() {
 uint64_t FutexProbe::stop() {
   const uint64_t now = monotonic_ns();
   *state_->loaded.controls.stop_ns = now;
-  // Detaching waits until no program is running any more: then the tables are
-  // still. (The iterator stays, for blocked_threads().)
-  state_->links.clear();
+  // Programs run with preemption off, so a grace period later none is under way
+  // that has not seen the end: the tables are still.
+  if (::syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) != 0) {
+    spdlog::debug("membarrier: {}", std::strerror(errno));
+    ::usleep(kNoMembarrierUs);
+  }
   return now;
 }
 

@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <cstdlib>
 
+#include "symbolize/language.h"
+
 namespace lockscope {
 namespace {
 
@@ -54,6 +56,7 @@ bool read_process(pid_t pid, Process& process) {
   char exe[4096];
   const ssize_t size = ::readlink((proc + "/exe").c_str(), exe, sizeof exe);
   if (size > 0) process.exe.assign(exe, static_cast<size_t>(size));
+  if (process.language.empty()) process.language = exe_language(pid, *maps).value_or("");
   process.threads = std::max(process.threads, count_threads(pid));
   merge_mappings(process.mappings, std::move(*maps));
   return true;

@@ -11,10 +11,22 @@ namespace lockscope {
 namespace {
 
 constexpr size_t kMaxStacks = 3;   // of waiters, and of holders, for one finding
-constexpr size_t kMaxFrames = 12;  // of one stack
+constexpr size_t kMaxFrames = 8;  // of one stack
 // Findings that took less than this share of one thread's time are counted,
 // not shown.
 constexpr double kWorthShowing = 0.001;
+
+// From the program's own innermost frame outwards: how a library takes a lock
+// is the same everywhere (and in the JSON).
+void append_frames(std::string& out, const std::vector<Frame>& frames) {
+  const Frame* caller = calling_frame(frames);
+  size_t at = caller == nullptr ? 0 : static_cast<size_t>(caller - frames.data());
+  const size_t end = std::min(frames.size(), at + kMaxFrames);
+  for (; at < end; at++) out += "             " + frame_line(frames[at]) + "\n";
+  if (end < frames.size()) {
+    out += fmt::format("             ... {} more frames\n", frames.size() - end);
+  }
+}
 
 void append_stacks(std::string& out, const Diagnosis& diagnosis, const char* title,
                    const std::vector<StackShare>& shares, uint64_t total_ns, const char* unit) {
@@ -35,13 +47,7 @@ void append_stacks(std::string& out, const Diagnosis& diagnosis, const char* tit
       out += "             (no stack)\n";
       continue;
     }
-    const auto& frames = diagnosis.capture.frames[share.stack];
-    for (size_t i = 0; i < frames.size() && i < kMaxFrames; i++) {
-      out += "             " + frame_line(frames[i]) + "\n";
-    }
-    if (frames.size() > kMaxFrames) {
-      out += fmt::format("             ... {} more frames\n", frames.size() - kMaxFrames);
-    }
+    append_frames(out, diagnosis.capture.frames[share.stack]);
   }
 }
 
