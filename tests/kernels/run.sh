@@ -33,7 +33,7 @@ if [ ${#binaries[@]} = 0 ] && [ "$script" = "$here/guest-test.sh" ]; then
   binaries=("$build/lockscope" "$build/workloads/timed_mutex")
 fi
 for b in ${binaries[@]+"${binaries[@]}"}; do
-  [ -x "$b" ] || { echo "kernels: no such program: $b" >&2; exit 1; }
+  [ -r "$b" ] || { echo "kernels: no such file: $b" >&2; exit 1; }
 done
 
 "$here/setup.sh"
