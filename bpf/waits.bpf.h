@@ -107,7 +107,7 @@ static __always_inline void forget_hold(struct ls_thread *thread, __u64 lock_id,
 static __always_inline void begin_hold(struct ls_thread *thread, __u64 lock_id,
 				       struct ls_lock *lock, __u64 word, __u32 kind, __u64 now)
 {
-	struct ls_held *slot = 0;
+	struct ls_held *slot = 0, *doubtful = 0;
 
 	for (int i = 0; i < LS_MAX_HELD; i++) {
 		if (thread->held[i].lock == lock_id) {
@@ -118,7 +118,13 @@ static __always_inline void begin_hold(struct ls_thread *thread, __u64 lock_id,
 		}
 		if (!thread->held[i].lock)
 			slot = &thread->held[i];
+		else if (thread->held[i].kind != LS_HOLD_CERTAIN)
+			doubtful = &thread->held[i];
 	}
+	/* A condition that was waited on looks like a lock that is never
+	 * released: such make room. */
+	if (!slot)
+		slot = doubtful;
 	if (!slot) {
 		count(LS_LOST_HELD_FULL);
 		return;

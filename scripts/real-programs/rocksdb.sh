@@ -1,5 +1,6 @@
 #!/bin/bash
-# RocksDB's db_bench, readwhilewriting with eight readers: C++; one hot mutex (DBImpl's) among a few.
+# RocksDB's db_bench, readwhilewriting with eight readers: C++; one hot mutex, that of the block cache,
+# which is given a single shard for it.
 # The program is its own load: `start` fills a database and starts the readers and the writer,
 # `load` looks on for its seconds and prints their rate. Usage: see common.sh.
 . "$(dirname "$0")/common.sh"
@@ -14,7 +15,7 @@ start() {
   (as "$user" db_bench --db="$home/data" "${options[@]}" --benchmarks=fillseq >> "$log" 2>&1) ||
     fail "fillseq failed"
   (
-    as "$user" db_bench --db="$home/data" --use_existing_db=1 "${options[@]}" \
+    as "$user" db_bench --db="$home/data" --use_existing_db=1 --cache_numshardbits=0 "${options[@]}" \
       --benchmarks=readwhilewriting --threads="${THREADS:-8}" --duration="$LIMIT" \
       --stats_interval_seconds=1 >> "$log" 2>&1
   ) &

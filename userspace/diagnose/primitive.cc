@@ -72,7 +72,7 @@ constexpr NameRule kNames[] = {
 // Frames of the machinery itself, that tell nothing by themselves.
 constexpr std::string_view kInternals[] = {
     "lll_lock",       "lll_mutex", "futex_",           "futex_abstimed", "syscall",
-    "internal_syscall", "std::mutex::lock", "std::lock_guard", "std::unique_lock",
+    "internal_syscall", "std::mutex::", "std::lock_guard", "std::unique_lock",
     "std::shared_mutex", "std::scoped_lock", "std::condition_variable", "gthread_",
     "gthrw_", "std::shared_lock", "std::__shared_mutex", "pthread_mutex", "pthread_rwlock", "pthread_cond",
     "sem_", "new_sem_", "std::__detail", "std::sys::", "std::sys_common::", "runtime.futex",
@@ -160,6 +160,11 @@ uint64_t word_offset(Primitive primitive, uint64_t address, uint32_t traits) {
 
 bool is_lock_internals(const Frame& frame) {
   const std::string_view name = without_underscores(frame.function);
+  // Wrappers that do nothing but lock, as most large programs have them.
+  for (const std::string_view wrapper : {"::Lock", "::lock", "::lock_shared", "::ReadLock",
+                                         "::WriteLock", "::MutexLock", "::unlock", "::Unlock"}) {
+    if (name.ends_with(wrapper)) return true;
+  }
   return std::any_of(std::begin(kInternals), std::end(kInternals),
                      [&](std::string_view prefix) { return name.starts_with(prefix); });
 }

@@ -14,7 +14,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <ctime>
+#include <filesystem>
 #include <memory>
 #include <set>
 
@@ -221,6 +223,19 @@ void run_until_over(const RecordOptions& options, double seconds, uint64_t start
   }
 }
 
+// Those that have this name now; such as come later are met when they wait.
+std::vector<pid_t> processes_named(const std::string& comm) {
+  std::vector<pid_t> pids;
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc", error)) {
+    const pid_t pid = std::atoi(entry.path().filename().c_str());
+    if (pid <= 0) continue;
+    auto name = read_file(entry.path() / "comm");
+    if (name && *name == comm + "\n") pids.push_back(pid);
+  }
+  return pids;
+}
+
 bool read_word(pid_t pid, uint64_t address, uint32_t& word) {
   const iovec here{&word, sizeof word};
   const iovec there{reinterpret_cast<void*>(address), sizeof word};
@@ -297,6 +312,9 @@ Result<Capture> record(const RecordOptions& options, Symbolizer& symbolizer) {
   const uint64_t start_ns = probe->start();
   if (command) {
     if (Status released = command->release(); !released.ok()) return released.error();
+  }
+  if (filter->kind == LS_FILTER_COMM) {
+    for (const pid_t pid : processes_named(filter->comm)) attendant.expect(pid);
   }
   // Scripts wait for this line before they begin what is to be seen.
   spdlog::info("recording {}", options.target.describe());

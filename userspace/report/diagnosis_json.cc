@@ -69,6 +69,18 @@ json finding_json(const Diagnosis& diagnosis, const Finding& finding) {
   return result;
 }
 
+// A program that did nothing of note before it became another by exec: the same
+// PID stands in the list with what that one did.
+bool is_empty_namesake(const Diagnosis& diagnosis, size_t index) {
+  const auto& processes = diagnosis.capture.capture.processes;
+  const ProcessTotals& totals = diagnosis.view.totals[index];
+  if (totals.lock_wait_ns + totals.idle_wait_ns != 0 || totals.blame_ns != 0) return false;
+  for (size_t i = 0; i < processes.size(); i++) {
+    if (i != index && processes[i].pid == processes[index].pid) return true;
+  }
+  return false;
+}
+
 }  // namespace
 
 json durations_json(const Durations& durations) {
@@ -120,6 +132,7 @@ json processes_json(const Diagnosis& diagnosis) {
   for (size_t i = 0; i < capture.processes.size(); i++) {
     const Process& process = capture.processes[i];
     const ProcessTotals& totals = diagnosis.view.totals[i];
+    if (is_empty_namesake(diagnosis, i)) continue;
     processes.push_back({{"pid", process.pid},
                          {"comm", process.comm},
                          {"exe", process.exe},
