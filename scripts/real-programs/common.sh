@@ -50,10 +50,11 @@ pick_user() {
 as() {
   local user=$1
   shift
-  cd "$home"
   export HOME=$home
-  [ "$(id -un)" = "$user" ] && exec "$@"
-  exec setpriv --reuid="$user" --regid="$(id -g "$user")" --clear-groups -- "$@"
+  # The directory is entered as the user: that it may is part of the question.
+  local enter='cd "$HOME" && exec "$@"'
+  [ "$(id -un)" = "$user" ] && exec sh -c "$enter" sh "$@"
+  exec setpriv --reuid="$user" --regid="$(id -g "$user")" --clear-groups -- sh -c "$enter" sh "$@"
 }
 
 make_home() {
@@ -61,6 +62,9 @@ make_home() {
   mkdir -p "$home"
   : > "$log"
   chown -R "$1" "$home"
+  # Temporary directories are their maker's alone; this one must let the server's user through.
+  [ "$(id -un)" = "$1" ] || chmod o+x "$dir"
+  (as "$1" true) 2> /dev/null || { rm -rf "$home"; fail "$1 cannot reach $home"; }
   trap 'stop_program' EXIT   # until keep_running
 }
 
