@@ -19,7 +19,7 @@
 #define LS_HIST_SLOTS 40
 
 /* Locks that one thread can hold at once and still have its holds timed. */
-#define LS_MAX_HELD 4
+#define LS_MAX_HELD 8
 
 /* Threads are marked in a bit set by tid modulo this: exact for pools of
  * threads started together, an underestimate above. */
@@ -267,6 +267,6 @@ LS_ASSERT_SIZE(struct ls_lock_key, 24);
 LS_ASSERT_SIZE(struct ls_lock, 192);
 LS_ASSERT_SIZE(struct ls_wait_row, 200);
 LS_ASSERT_SIZE(struct ls_release_row, 200);
-LS_ASSERT_SIZE(struct ls_thread, 208);
+LS_ASSERT_SIZE(struct ls_thread, 336);
 LS_ASSERT_SIZE(struct ls_blocked, 80);
 LS_ASSERT_SIZE(struct ls_notice, 16);
