@@ -53,8 +53,8 @@ $(BUILD)/lockscope: $(BUILD)/userspace/main.o $(BUILD)/liblockscope.a
 	$(Q)$(CXX) $(CXXFLAGS) $^ $(LDFLAGS) $(LDLIBS) -o $@
 
 # --- tests ---------------------------------------------------------------------
-TEST_SOURCES := $(shell find tests/unit tests/bpf -name '*_test.cc')
-TEST_HELPERS := $(filter-out %_test.cc,$(shell find tests/unit tests/bpf -name '*.cc'))
+TEST_SOURCES := $(shell find tests/unit -name "*_test.cc")
+TEST_HELPERS := $(filter-out %_test.cc,$(shell find tests/unit -name "*.cc"))
 TEST_OBJECTS := $(TEST_SOURCES:%.cc=$(BUILD)/%.o) $(TEST_HELPERS:%.cc=$(BUILD)/%.o)
 
 $(BUILD)/unit-tests: $(TEST_OBJECTS) $(BUILD)/liblockscope.a

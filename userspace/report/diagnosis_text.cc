@@ -20,11 +20,19 @@ constexpr double kWorthShowing = 0.001;
 // is the same everywhere (and in the JSON).
 void append_frames(std::string& out, const std::vector<Frame>& frames) {
   const Frame* caller = calling_frame(frames);
-  size_t at = caller == nullptr ? 0 : static_cast<size_t>(caller - frames.data());
-  const size_t end = std::min(frames.size(), at + kMaxFrames);
-  for (; at < end; at++) out += "             " + frame_line(frames[at]) + "\n";
-  if (end < frames.size()) {
-    out += fmt::format("             ... {} more frames\n", frames.size() - end);
+  std::vector<const Frame*> shown;
+  for (size_t i = caller == nullptr ? 0 : static_cast<size_t>(caller - frames.data());
+       i < frames.size(); i++) {
+    const Frame& frame = frames[i];
+    // The standard library's templates, inlined, say nothing of the program.
+    if (frame.inlined && frame.file.find("/include/c++/") != std::string::npos) continue;
+    shown.push_back(&frame);
+  }
+  for (size_t i = 0; i < shown.size() && i < kMaxFrames; i++) {
+    out += "             " + frame_line(*shown[i]) + "\n";
+  }
+  if (shown.size() > kMaxFrames) {
+    out += fmt::format("             ... {} more frames\n", shown.size() - kMaxFrames);
   }
 }
 
