@@ -12,7 +12,7 @@ CPPFLAGS += -Iuserspace -Ibpf -I$(BUILD)
 CXXFLAGS += -std=c++20 -O2 -g -Wall -Wextra -Wno-missing-field-initializers -Wno-restrict -fno-omit-frame-pointer
 LDLIBS   += -lbpf -lelf -lz -lzstd -llzma -ldw -liberty -lspdlog -lfmt -lpthread
 
-.PHONY: all demo test test-unit test-e2e test-kernels bench setup setup-tests workloads clean
+.PHONY: all demo test test-unit test-e2e test-unwind test-kernels bench setup setup-tests workloads clean
 all: $(BUILD)/lockscope
 
 # --- kernel programs: one source, two variants (see bpf/futex.bpf.c) ---------
@@ -93,6 +93,10 @@ test-unit: $(BUILD)/unit-tests
 test-e2e: $(BUILD)/lockscope workloads
 	$(Q)scripts/install-real-programs.sh servers
 	$(Q)$(PYTHON) -m pytest -q -rs tests/e2e
+
+# The walker in the kernel against elfutils, on whatever interpreters are here.
+test-unwind:
+	$(Q)tests/bpf/unwind/run.sh
 
 test-kernels: $(BUILD)/lockscope workloads
 	$(Q)tests/kernels/setup.sh

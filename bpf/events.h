@@ -71,6 +71,8 @@ struct ls_lock {
 	__u32 acquisitions;    /* waits that ended with the thread going on */
 	__u32 max_waiters;
 	__u32 traits;          /* enum ls_wait_trait, of all waits seen */
+	__u32 waited_releases; /* releases while somebody waited */
+	__u32 self_releases;   /* ... by a thread that had waited here itself */
 	__u32 padding;
 	__u64 waiter_threads[LS_THREAD_BITS / 64];
 	__u64 releaser_threads[LS_THREAD_BITS / 64];
@@ -169,8 +171,9 @@ struct ls_thread {
 	__u64 since_ns;   /* start of the current sleep, end of the last */
 	__u64 episode_ns; /* of the current wait: time before the current sleep */
 	__u64 stack;      /* of the current wait; 0: not taken yet */
-	__u64 word;       /* address waited on; futex_waitv: of its array */
-	__u64 second_lock; /* FUTEX_WAIT_REQUEUE_PI and requeues: the other lock */
+	__u64 word;       /* address waited on */
+	__u64 second_lock; /* FUTEX_WAIT_REQUEUE_PI and requeues: the other lock;
+			    * futex_waitv: address of its array */
 	__u64 call_ns;    /* when the pending requeue was made */
 	__u32 value;      /* that the word had to have */
 	__u32 limit;      /* requeues: how many may be woken; waitv: elements */
@@ -191,7 +194,6 @@ enum ls_op {
 	LS_OP_WAKE_OP = 5,
 	LS_OP_LOCK_PI = 6,
 	LS_OP_UNLOCK_PI = 7,
-	LS_OP_TRYLOCK_PI = 8,
 	LS_OP_WAIT_BITSET = 9,
 	LS_OP_WAKE_BITSET = 10,
 	LS_OP_WAIT_REQUEUE_PI = 11,
@@ -217,7 +219,6 @@ enum ls_counter {
 	LS_LOST_NOTICES = 12,            /* notices that user space did not get */
 	LS_UNMATCHED_HOLDS = 13,         /* acquired, its release never seen */
 	LS_LOST_HELD_FULL = 14,          /* more than LS_MAX_HELD locks held */
-	LS_UNMATCHED_EXITS = 15,         /* end of a call whose start was not seen */
 	LS_LOST_STACK_BUSY = 16,         /* interrupted while taking another stack */
 	LS_COUNTERS = 24,
 };
@@ -264,7 +265,7 @@ enum ls_filter {
 #define LS_ASSERT_SIZE(type, size) _Static_assert(sizeof(type) == (size), #type)
 #endif
 LS_ASSERT_SIZE(struct ls_lock_key, 24);
-LS_ASSERT_SIZE(struct ls_lock, 192);
+LS_ASSERT_SIZE(struct ls_lock, 200);
 LS_ASSERT_SIZE(struct ls_wait_row, 200);
 LS_ASSERT_SIZE(struct ls_release_row, 200);
 LS_ASSERT_SIZE(struct ls_thread, 336);

@@ -185,13 +185,14 @@ int exit_futex_waitv(struct ls_sys_exit *ctx)
 	return leave(ctx->ret);
 }
 
-/* A thread ends: while waiting, if it was killed; and the kernel wakes those
- * who wait for its end (pthread_join) or for robust mutexes that it held. */
-SEC("raw_tracepoint/sched_process_exit")
-int thread_exit(struct bpf_raw_tracepoint_args *ctx)
+/* A thread is about to end: the kernel will wake those who wait for that
+ * (pthread_join) and those who wait for a mutex that it still holds, if it is
+ * robust. At the system call, not at sched_process_exit, which until 6.15 comes
+ * when they are awake already. */
+SEC("tracepoint/syscalls/sys_enter_exit")
+int enter_exit(struct ls_sys_enter *ctx)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
-	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
 	__u32 tid = (__u32)bpf_get_current_pid_tgid();
 	__u64 joined = (__u64)BPF_CORE_READ(task, clear_child_tid);
 	__u64 now = now_ticks_ns();
@@ -199,8 +200,34 @@ int thread_exit(struct bpf_raw_tracepoint_args *ctx)
 
 	if (!current_is_target())
 		return 0;
+	if (joined)
+		release(joined, 1, LS_TRAIT_THREAD_EXIT, now);
 	thread = bpf_map_lookup_elem(&threads, &tid);
-	if (thread && thread->phase == LS_PHASE_WAITING) {
+	for (int i = 0; thread && i < LS_MAX_HELD; i++) {
+		/* Others than these may have been released long ago. */
+		__u64 lock_id = thread->held[i].kind == LS_HOLD_CERTAIN ? thread->held[i].lock : 0;
+		struct ls_lock *lock = lock_id ? bpf_map_lookup_elem(&locks, &lock_id) : 0;
+
+		if (lock)
+			release(thread->held[i].word, lock->key.type == LS_LOCK_SHARED, 0, now);
+	}
+	return 0;
+}
+
+/* A thread has ended: while waiting, if it was killed. */
+SEC("raw_tracepoint/sched_process_exit")
+int thread_exit(struct bpf_raw_tracepoint_args *ctx)
+{
+	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	__u32 tid = (__u32)bpf_get_current_pid_tgid();
+	struct ls_thread *thread = bpf_map_lookup_elem(&threads, &tid);
+	__u64 now = now_ticks_ns();
+
+	if (now >= ls_stop_ns)
+		return 0;
+	/* Whether it is a target still or has been renamed: what there is, goes. */
+	if (thread && thread->phase == LS_PHASE_WAITING &&
+	    (!thread->before_attach || claim_adopted(tid))) {
 		struct ls_lock *lock = bpf_map_lookup_elem(&locks, &thread->lock);
 
 		if (lock && capturing(now)) {
@@ -209,18 +236,6 @@ int thread_exit(struct bpf_raw_tracepoint_args *ctx)
 				 thread->episode_ns, 0);
 			add_pair(pair_row(thread->lock, thread->stack, 0), now - thread->since_ns);
 		}
-		thread->phase = LS_PHASE_IDLE;
-	}
-	if (joined)
-		release(joined, 1, LS_TRAIT_THREAD_EXIT, now);
-	for (int i = 0; thread && i < LS_MAX_HELD; i++) {
-		/* Others than these may have been released long ago. */
-		__u64 lock_id = thread->held[i].kind == LS_HOLD_CERTAIN ? thread->held[i].lock : 0;
-		struct ls_lock *lock = lock_id ? bpf_map_lookup_elem(&locks, &lock_id) : 0;
-
-		if (lock)
-			release(thread->held[i].word, lock->key.type == LS_LOCK_SHARED,
-				LS_TRAIT_THREAD_EXIT, now);
 	}
 	if (thread)
 		bpf_map_delete_elem(&threads, &tid);
@@ -238,9 +253,12 @@ int process_exec(struct bpf_raw_tracepoint_args *ctx)
 	__u32 old_tid = (__u32)ctx->args[1];
 	__u32 tid = (__u32)bpf_get_current_pid_tgid();
 
+	if (now_ticks_ns() >= ls_stop_ns)
+		return 0;
 	bpf_map_delete_elem(&threads, &old_tid);
 	bpf_map_delete_elem(&threads, &tid);
-	if (current_is_target())
+	/* Others are met when they wait. */
+	if (ls_filter_kind == LS_FILTER_TGIDS && current_is_target())
 		notify(process_of(task, tid), LS_NOTICE_EXEC);
 	return 0;
 }
@@ -289,6 +307,44 @@ static __always_inline int is_asleep(struct task_struct *task)
 	return BPF_CORE_READ((struct task_struct___before_5_14 *)task, state) & 1;
 }
 
+/* Whether the task sleeps in a futex call; if so, fills in `blocked`. */
+static __noinline int find_blocked(struct task_struct *task, struct ls_blocked *blocked)
+{
+	struct pt_regs *regs = user_regs_of(task);
+	unsigned long nr = 0, args[8];
+
+	if (bpf_probe_read_kernel(&nr, sizeof(nr), &regs->orig_ax) ||
+	    (nr != SYS_FUTEX && nr != SYS_FUTEX_WAIT))
+		return 0;
+	bpf_probe_read_kernel(&blocked->ip, sizeof(blocked->ip), &regs->ip);
+	bpf_probe_read_kernel(&blocked->sp, sizeof(blocked->sp), &regs->sp);
+	bpf_probe_read_kernel(&blocked->bp, sizeof(blocked->bp), &regs->bp);
+	/* r11, r10, r9, r8, ax, cx, dx, si; di is next */
+	if (bpf_probe_read_kernel(args, sizeof(args), &regs->r11) ||
+	    bpf_probe_read_kernel(&blocked->args[0], sizeof(__u64), &regs->di))
+		return 0;
+	blocked->nr = nr;
+	blocked->args[1] = args[7];
+	blocked->args[2] = args[6];
+	blocked->args[3] = args[1];
+	if (nr == SYS_FUTEX_WAIT) {
+		/* futex_wait(uaddr, val, mask, flags, timeout) in futex's terms */
+		blocked->args[1] = LS_OP_WAIT_BITSET | FUTEX_PRIVATE_FLAG;
+		blocked->args[2] = args[7];
+		blocked->args[3] = args[3];
+	}
+	return 1;
+}
+
+/* Whether it sleeps in the very call that it was found in. */
+static __noinline int still_blocked(struct task_struct *task, const struct ls_blocked *found)
+{
+	struct ls_blocked now = {};
+
+	return is_asleep(task) && find_blocked(task, &now) && now.sp == found->sp &&
+	       now.args[0] == found->args[0];
+}
+
 /* Enters a thread that was asleep before we attached. Its system call's end may
  * come at this very moment on another CPU; whoever finds the thread awake after
  * entering it takes it out again. */
@@ -331,40 +387,11 @@ static __noinline int adopt(struct task_struct *task, const struct ls_blocked *b
 	thread->op = call.op;
 	thread->before_attach = 1;
 	*(volatile __u8 *)&thread->phase = LS_PHASE_WAITING;
-	if (!is_asleep(task) && thread->before_attach && thread->lock == id) {
+	if (!still_blocked(task, blocked) && claim_adopted(tid)) {
 		thread->phase = LS_PHASE_IDLE;
 		book_end(lock, now);
 	}
 	return 0;
-}
-
-/* Whether the task sleeps in a futex call; if so, fills in `blocked`. */
-static __noinline int find_blocked(struct task_struct *task, struct ls_blocked *blocked)
-{
-	struct pt_regs *regs = user_regs_of(task);
-	unsigned long nr = 0, args[8];
-
-	if (bpf_probe_read_kernel(&nr, sizeof(nr), &regs->orig_ax) ||
-	    (nr != SYS_FUTEX && nr != SYS_FUTEX_WAIT))
-		return 0;
-	bpf_probe_read_kernel(&blocked->ip, sizeof(blocked->ip), &regs->ip);
-	bpf_probe_read_kernel(&blocked->sp, sizeof(blocked->sp), &regs->sp);
-	bpf_probe_read_kernel(&blocked->bp, sizeof(blocked->bp), &regs->bp);
-	/* r11, r10, r9, r8, ax, cx, dx, si; di is next */
-	if (bpf_probe_read_kernel(args, sizeof(args), &regs->r11) ||
-	    bpf_probe_read_kernel(&blocked->args[0], sizeof(__u64), &regs->di))
-		return 0;
-	blocked->nr = nr;
-	blocked->args[1] = args[7];
-	blocked->args[2] = args[6];
-	blocked->args[3] = args[1];
-	if (nr == SYS_FUTEX_WAIT) {
-		/* futex_wait(uaddr, val, mask, flags, timeout) in futex's terms */
-		blocked->args[1] = LS_OP_WAIT_BITSET | FUTEX_PRIVATE_FLAG;
-		blocked->args[2] = args[7];
-		blocked->args[3] = args[3];
-	}
-	return 1;
 }
 
 /* Lists the target's threads that sleep in a futex call, with the registers to

@@ -4,8 +4,15 @@
 
 #include "books.bpf.h"
 
-/* FUTEX_WAITERS: the word holds its owner's tid, and somebody waits. */
-#define LS_WORD_WAITERS 0x80000000u
+/* Whether a word is FUTEX_WAITERS with an owner's tid (at most 2^22), and no
+ * other large number: Rust parks threads on u32::MAX, and counts the readers of
+ * its rwlock below two flag bits. */
+static __always_inline int is_owned_word(__u32 value)
+{
+	__u32 tid = value & 0x3fffffff;
+
+	return (value & 0xc0000000) == 0x80000000 && tid && tid <= 1 << 22;
+}
 
 /* A thread that goes back to sleep on the same contended word within this was
  * beaten to the lock; later, it may have had it. Only for words where that is
@@ -49,7 +56,7 @@ static __always_inline int capturing(__u64 now)
 static __always_inline int is_contended_word(__u32 op, __u32 value)
 {
 	return (op == LS_OP_WAIT && value == 2) ||
-	       ((op == LS_OP_WAIT || op == LS_OP_WAIT_BITSET) && value & LS_WORD_WAITERS);
+	       ((op == LS_OP_WAIT || op == LS_OP_WAIT_BITSET) && is_owned_word(value));
 }
 
 /* As above in all likelihood: Rust's mutex and glibc's timed lock, but also the
@@ -83,7 +90,7 @@ static __always_inline __u32 traits_of(const struct futex_call *call)
 		return traits | LS_TRAIT_VAL_2;
 	if (call->value == 3)
 		return traits | LS_TRAIT_VAL_3;
-	return traits | (call->value & LS_WORD_WAITERS ? LS_TRAIT_VAL_OWNED : LS_TRAIT_VAL_OTHER);
+	return traits | (is_owned_word(call->value) ? LS_TRAIT_VAL_OWNED : LS_TRAIT_VAL_OTHER);
 }
 
 /* The thread waits for the lock, so it does not hold it. If it had woken from
@@ -191,6 +198,18 @@ static __always_inline __u64 end_hold(struct ls_thread *thread, struct ls_lock *
 	return 0;
 }
 
+/* Threads that were asleep before the capture are entered from another CPU while
+ * their call may be ending. Whoever makes the entry here takes the wait out of
+ * the books; nobody else does. Once a thread and capture. */
+LS_HASH(adopted_ended, __u32, __u8, 16384);
+
+static __always_inline int claim_adopted(__u32 tid)
+{
+	__u8 one = 1;
+
+	return bpf_map_update_elem(&adopted_ended, &tid, &one, BPF_NOEXIST) == 0;
+}
+
 /* Marks the further elements of a futex_waitv call as waited on (`by` 1) or no
  * longer (-1). Their memory is the caller's to change in between; at worst a
  * lock keeps or lacks a visitor, which decides about a stack, not about time. */
@@ -245,18 +264,22 @@ static __noinline int begin_wait(const struct futex_call *call)
 		/* The end of the last wait never came: take it out again. */
 		struct ls_lock *last = bpf_map_lookup_elem(&locks, &thread->lock);
 
-		if (last)
+		if (last && (!thread->before_attach || claim_adopted(tid)))
 			book_end(last, thread->since_ns);
 		count(LS_LOST_EXIT_MISSED);
 		thread->phase = LS_PHASE_IDLE;
 	}
+	lock = find_or_make_lock(id, &key, thread->process, call->word);
+	/* Beaten to the lock, and back to sleep: the same wait. Without a limit in
+	 * time only for words that waiters themselves are seen to release: musl's
+	 * condition variables too wait while 2. */
 	goes_on = thread->phase == LS_PHASE_WOKEN && thread->lock == id &&
 		  thread->value == call->value &&
-		  (is_contended_word(call->op, call->value) ||
-		   (may_be_contended_word(call->op, call->value) &&
+		  ((is_contended_word(call->op, call->value) && lock &&
+		    lock->traits & LS_TRAIT_SELF_RELEASE) ||
+		   ((is_contended_word(call->op, call->value) ||
+		     may_be_contended_word(call->op, call->value)) &&
 		    now - thread->since_ns < LS_RETRY_NS));
-
-	lock = find_or_make_lock(id, &key, thread->process, call->word);
 	if (lock && book_waiters(lock->book) >= LS_MAX_WAITERS)
 		lock = 0;
 	if (!goes_on) {
@@ -405,6 +428,8 @@ static __noinline int end_wait(struct ls_thread *thread, __s64 result)
 	if (!capturing(now_ticks_ns()))
 		return 0;
 	thread->phase = LS_PHASE_IDLE;
+	if (thread->before_attach && !claim_adopted((__u32)bpf_get_current_pid_tgid()))
+		return 0;
 	if (thread->op == LS_OP_WAITV && thread->limit > 1)
 		visit_elements(thread->second_lock, thread->limit, thread->process, -1);
 	lock = bpf_map_lookup_elem(&locks, &thread->lock);
@@ -493,12 +518,15 @@ static __noinline int release(__u64 word, __u32 shared, __u32 traits, __u64 now)
 	} else {
 		meet_process(process, now);
 	}
-	if (!waiters && !held_ns && !*(volatile __s32 *)&lock->visitors)
+	if (!waiters && !held_ns && *(volatile __s32 *)&lock->visitors <= 0)
 		return 0;
 	stack = take_stack(process);
-	if (waiters || lock->visitors) {
-		if (has_thread_bit(lock->waiter_threads, tid))
+	if (waiters || *(volatile __s32 *)&lock->visitors > 0) {
+		__sync_fetch_and_add(&lock->waited_releases, 1);
+		if (has_thread_bit(lock->waiter_threads, tid)) {
 			traits |= LS_TRAIT_SELF_RELEASE;
+			__sync_fetch_and_add(&lock->self_releases, 1);
+		}
 		if (traits)
 			set_bits_u32(&lock->traits, traits);
 		lock->last_release_stack = stack;

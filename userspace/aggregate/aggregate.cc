@@ -69,6 +69,7 @@ class Aggregator {
       capture_.pairs.push_back({lock_of(key.lock), stack_of(key.waiter), stack_of(key.waker),
                                 row.count, row.total_ns});
     }
+    for (size_t i = 0; i < tables_.locks.size(); i++) restore_lost_rows(static_cast<Index>(i));
     fill_quality();
     return std::move(capture_);
   }
@@ -123,6 +124,8 @@ class Aggregator {
     lock.waiter_threads = count_bits(raw.waiter_threads);
     lock.releaser_threads = count_bits(raw.releaser_threads);
     lock.refused_holds = raw.refused_holds;
+    lock.waited_releases = raw.waited_releases;
+    lock.self_releases = raw.self_releases;
     const uint64_t area = book_area(raw.book, tables_.stop_ns);
     lock.area_ns = area << LS_TICK_SHIFT;
     lock.unreleased_ns = signed_ticks(area - raw.charged) * LS_TICK_NS;
@@ -145,7 +148,7 @@ class Aggregator {
   }
 
   void add_wait(const ls_wait_key& key, const ls_wait_row& raw) {
-    if (raw.count == 0) return;  // the overflow row, not needed
+    if (raw.count == 0 || key.lock == 0) return;  // the overflow row: restore_lost_rows()
     WaitRow& row = wait_row(lock_of(key.lock), stack_of(key.stack));
     row.ended.add({raw.count, raw.total_ns, raw.max_ns, to_histogram(raw.hist)});
     row.sleeps += raw.sleeps;
@@ -165,10 +168,12 @@ class Aggregator {
     if (thread.episode_ns != 0 && row.ended.count > 0) {
       // It had woken in between without getting the lock: that part stands
       // among the ended waits, but is not over.
+      const uint64_t before_ns = std::min<uint64_t>(thread.episode_ns, row.ended.total_ns);
+      uint64_t& slot = row.ended.histogram.slots[hist_slot(thread.episode_ns)];
       row.ended.count--;
-      row.ended.total_ns -= thread.episode_ns;
-      row.ended.histogram.slots[hist_slot(thread.episode_ns)]--;
-      ns += thread.episode_ns;
+      row.ended.total_ns -= before_ns;
+      if (slot > 0) slot--;
+      ns += before_ns;
     }
     row.in_flight++;
     row.in_flight_ns += ns;
@@ -191,7 +196,7 @@ class Aggregator {
   }
 
   void add_release(const ls_wait_key& key, const ls_release_row& raw) {
-    if (raw.count == 0 && raw.blame_ns == 0) return;
+    if ((raw.count == 0 && raw.blame_ns == 0) || key.lock == 0) return;
     ReleaseRow row;
     row.lock = lock_of(key.lock);
     row.stack = stack_of(key.stack);
@@ -201,12 +206,36 @@ class Aggregator {
     capture_.releases.push_back(row);
   }
 
+  // Where a table of rows was full, its time is still in the lock's own books:
+  // it comes back here, without a stack.
+  void restore_lost_rows(Index lock) {
+    const auto& counters = tables_.counters;
+    const auto& raw = tables_.locks[lock].second;
+    if (counters[LS_LOST_WAIT_ROWS_FULL] != 0) {
+      uint64_t in_rows = 0;
+      for (const WaitRow& row : capture_.waits) in_rows += row.lock == lock ? row.total_ns() : 0;
+      const uint64_t area_ns = capture_.locks[lock].area_ns;
+      if (area_ns > in_rows) wait_row(lock, kNone).ended.total_ns += area_ns - in_rows;
+    }
+    if (counters[LS_LOST_RELEASE_ROWS_FULL] != 0) {
+      uint64_t in_rows = 0;
+      for (const ReleaseRow& row : capture_.releases) in_rows += row.lock == lock ? row.blame_ns : 0;
+      const uint64_t charged_ns = static_cast<uint64_t>(raw.charged) << LS_TICK_SHIFT;
+      if (charged_ns > in_rows) {
+        ReleaseRow row;
+        row.lock = lock;
+        row.blame_ns = charged_ns - in_rows;
+        capture_.releases.push_back(row);
+      }
+    }
+  }
+
   void fill_quality() {
     Quality& quality = capture_.quality;
     const auto& counters = tables_.counters;
     quality.calls = counters[LS_COUNT_CALLS];
     quality.stacks_taken = counters[LS_COUNT_STACKS];
-    quality.unmatched = counters[LS_UNMATCHED_HOLDS] + counters[LS_UNMATCHED_EXITS];
+    quality.unmatched = counters[LS_UNMATCHED_HOLDS];
     constexpr std::pair<ls_counter, const char*> kReasons[] = {
         {LS_LOST_LOCK_TABLE_FULL, "lock_table_full"},
         {LS_LOST_LOCK_TABLE_FULL_NS, "lock_table_full_ns"},

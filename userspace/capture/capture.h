@@ -54,6 +54,8 @@ struct Lock {
   uint32_t max_waiters = 0;   ///< at once
   uint32_t waiter_threads = 0;    ///< distinct threads that waited
   uint32_t releaser_threads = 0;  ///< distinct threads that released it to a waiter
+  uint32_t waited_releases = 0;   ///< releases while somebody waited
+  uint32_t self_releases = 0;     ///< ... by a thread that had waited here itself
   uint32_t refused_holds = 0;  ///< acquisitions whose release can't be told for sure
   /// Waiting since the last release, until the end of the capture: charged to
   /// no release. Negative if waiting was taken out of the books afterwards.

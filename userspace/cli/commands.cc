@@ -1,6 +1,7 @@
 #include "cli/commands.h"
 
 #include <fmt/format.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -30,6 +31,10 @@ void show_progress(double seconds) {
 // recording than after.
 Status check_writable(const std::string& path) {
   if (path == "-") return {};
+  if (path.empty()) return usage_error("-o needs the name of a file");
+  if (struct stat info {}; ::stat(path.c_str(), &info) == 0 && S_ISDIR(info.st_mode)) {
+    return failed("cannot write " + path + ": it is a directory");
+  }
   const size_t slash = path.rfind('/');
   const std::string directory = slash == std::string::npos ? "." : path.substr(0, slash + 1);
   if (::access(path.c_str(), F_OK) == 0 ? ::access(path.c_str(), W_OK) != 0

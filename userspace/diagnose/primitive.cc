@@ -79,6 +79,9 @@ constexpr std::string_view kInternals[] = {
     "std::timed_mutex", "std::recursive_mutex", "glibcxx_rwlock", "std::__condvar",
 };
 
+constexpr std::string_view kSystemLibraries[] = {"libc.", "libc-", "libpthread", "libstdc++",
+                                                 "ld-musl"};
+
 std::string_view without_underscores(std::string_view name) {
   name.remove_prefix(std::min(name.find_first_not_of('_'), name.size()));
   return name;
@@ -88,13 +91,15 @@ std::optional<Primitive> by_name(const std::vector<Frame>& frames) {
   for (const Frame& frame : frames) {
     const std::string_view name = without_underscores(frame.function);
     for (const NameRule& rule : kNames) {
-      if (name.starts_with(rule.prefix)) return rule.primitive;
+      // A program may well have a free_list_insert() of its own.
+      const bool libc_only = rule.primitive == Primitive::RuntimeLock &&
+                             !rule.prefix.starts_with("runtime.");
+      if (name.starts_with(rule.prefix) && (!libc_only || is_system_library(frame))) {
+        return rule.primitive;
+      }
     }
     // Past the libraries' own frames there is only the program.
-    if (!is_lock_internals(frame) && !frame.module.starts_with("libc.") &&
-        !frame.module.starts_with("libc-") && !frame.module.starts_with("libpthread") &&
-        !frame.module.starts_with("libstdc++") && !frame.module.starts_with("ld-musl"))
-      return {};
+    if (!is_lock_internals(frame) && !is_system_library(frame)) return {};
   }
   return {};
 }
@@ -112,8 +117,10 @@ Primitive classify_wait(const std::vector<Frame>& frames, uint32_t traits) {
   if (const auto named = by_name(frames)) {
     // The mutex of a condition variable is taken again by a local function
     // that stripped libraries don't name; its plain wait for 2 gives it away.
-    const bool contended_word =
-        (traits & LS_TRAIT_PLAIN_WAIT) != 0 && (traits & LS_TRAIT_VAL_2) != 0;
+    // (musl's condition variables wait so as well, but on words that waiters
+    // don't release.)
+    constexpr uint32_t kContended = LS_TRAIT_PLAIN_WAIT | LS_TRAIT_VAL_2 | LS_TRAIT_SELF_RELEASE;
+    const bool contended_word = (traits & kContended) == kContended;
     if (*named == Primitive::Cond && contended_word) return Primitive::Mutex;
     return *named;
   }
@@ -127,7 +134,9 @@ Primitive classify_wait(const std::vector<Frame>& frames, uint32_t traits) {
   return Primitive::Unknown;
 }
 
-bool is_lock_wait(Primitive primitive, uint32_t traits) {
+bool is_lock_wait(Primitive primitive, double self_share) {
+  // A consumer that posts now and then does not make a queue a lock.
+  constexpr double kMostly = 0.5;
   switch (primitive) {
     case Primitive::Mutex:
     case Primitive::Rwlock:
@@ -136,7 +145,7 @@ bool is_lock_wait(Primitive primitive, uint32_t traits) {
       return true;
     case Primitive::Sem:
     case Primitive::Unknown:
-      return (traits & LS_TRAIT_SELF_RELEASE) != 0;
+      return self_share >= kMostly;
     case Primitive::Cond:
     case Primitive::Barrier:
     case Primitive::Join:
@@ -156,6 +165,11 @@ uint64_t word_offset(Primitive primitive, uint64_t address, uint32_t traits) {
   if (primitive != Primitive::Rwlock) return 0;
   if (address % 8 != 0) return 12;
   return (traits & (LS_TRAIT_VAL_2 | LS_TRAIT_VAL_3)) != 0 ? 8 : 0;
+}
+
+bool is_system_library(const Frame& frame) {
+  return std::any_of(std::begin(kSystemLibraries), std::end(kSystemLibraries),
+                     [&](std::string_view prefix) { return frame.module.starts_with(prefix); });
 }
 
 bool is_lock_internals(const Frame& frame) {

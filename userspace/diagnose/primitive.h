@@ -31,15 +31,18 @@ Primitive classify_wait(const std::vector<Frame>& frames, uint32_t traits);
 
 /// Whether waiting on it means waiting for something that another thread
 /// holds; otherwise it is waiting for work, time or a thread's end.
-/// Semaphores and unnamed futexes are locks if threads that wait on them also
-/// release them.
-bool is_lock_wait(Primitive primitive, uint32_t traits);
+/// Semaphores and unnamed futexes are locks if it is mostly threads that wait on
+/// them who also release them: `self_share` of the releases to a waiter, 0..1.
+bool is_lock_wait(Primitive primitive, double self_share);
 
 /// Bytes from the start of glibc's object to the futex word at `address`, as
 /// far as primitive, alignment and the values waited on tell (nptl, x86-64,
 /// since 2.25): the words of one condition variable or rwlock then meet at one
 /// address.
 uint64_t word_offset(Primitive primitive, uint64_t address, uint32_t traits);
+
+/// Whether a frame is in the C or C++ runtime library.
+bool is_system_library(const Frame& frame);
 
 /// Whether a frame belongs to the implementation of locks rather than to the
 /// program: what a reader of stacks wants to skip.

@@ -88,6 +88,8 @@ void add_lock(Site& site, const Lock& lock) {
   site.holders = std::max(site.holders, lock.releaser_threads);
   site.max_waiters = std::max(site.max_waiters, lock.max_waiters);
   site.refused_holds += lock.refused_holds;
+  site.waited_releases += lock.waited_releases;
+  site.self_releases += lock.self_releases;
   if (lock.owner_tid != 0) site.owner_tid = lock.owner_tid;
 }
 
@@ -105,12 +107,7 @@ void add_wait(Site& site, const WaitRow& row) {
 
 const Frame* calling_frame(const std::vector<Frame>& frames) {
   for (const Frame& frame : frames) {
-    if (is_lock_internals(frame)) continue;
-    const bool library = frame.module.starts_with("libc.") || frame.module.starts_with("libc-") ||
-                         frame.module.starts_with("libpthread") ||
-                         frame.module.starts_with("libstdc++") ||
-                         frame.module.starts_with("ld-musl");
-    if (!library) return &frame;
+    if (!is_lock_internals(frame) && !is_system_library(frame)) return &frame;
   }
   return nullptr;
 }
@@ -137,7 +134,10 @@ SiteView build_sites(const SymbolizedCapture& symbolized) {
     view.site_of_lock[i] = entry->second;
     add_lock(view.sites[entry->second], lock);
   }
-  for (Site& site : view.sites) site.is_lock = is_lock_wait(site.primitive, site.traits);
+  for (Site& site : view.sites) {
+    const double releases = static_cast<double>(std::max<uint64_t>(site.waited_releases, 1));
+    site.is_lock = is_lock_wait(site.primitive, static_cast<double>(site.self_releases) / releases);
+  }
 
   std::vector<std::map<Index, uint64_t>> waiting_processes(view.sites.size());
   const auto process_of = [&](Index stack, Index lock) {

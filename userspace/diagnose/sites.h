@@ -40,6 +40,8 @@ struct Site {
   /// release with nobody waiting is not seen unless the lock's word tells).
   Durations hold;
   uint64_t refused_holds = 0;
+  uint64_t waited_releases = 0;  ///< releases while somebody waited
+  uint64_t self_releases = 0;    ///< ... by a thread that had waited here itself
   uint32_t waiters = 0;      ///< distinct threads
   uint32_t holders = 0;      ///< distinct threads that released it to a waiter
   uint32_t max_waiters = 0;  ///< at once

@@ -1,8 +1,9 @@
 #include "process/maps.h"
 
 #include <fcntl.h>
+#include <linux/openat2.h>
 #include <sys/stat.h>
-#include <sys/sysmacros.h>
+#include <sys/syscall.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -52,12 +53,30 @@ std::optional<Mapping> parse_line(std::string_view line) {
   return mapping;
 }
 
-bool same_file(int fd, const Mapping& mapping) {
+// The file that a place-holder (O_PATH) stands for, opened for reading if it is
+// the mapped one. Looked at before it is opened: the traced process chooses the
+// path, and opening a device does things.
+Result<UniqueFd> open_checked(const UniqueFd& place, const Mapping& mapping) {
+  const Error failure = failed("cannot open the file mapped as " + mapping.path);
   struct stat info {};
-  if (::fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) return false;
+  if (!place || ::fstat(place.get(), &info) != 0 || !S_ISREG(info.st_mode)) return failure;
   // Overlay and btrfs report another device in stat than in maps: the inode
   // is what both agree on.
-  return info.st_ino == mapping.inode;
+  if (info.st_ino != mapping.inode) return failure;
+  UniqueFd fd(::open(("/proc/self/fd/" + std::to_string(place.get())).c_str(),
+                     O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  if (!fd) return failure;
+  return fd;
+}
+
+// A path below a process's root, which links can't lead out of.
+UniqueFd place_below(const std::string& root, const std::string& path) {
+  const UniqueFd directory(::open(root.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  open_how how {};
+  how.flags = O_PATH | O_CLOEXEC;
+  how.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS;
+  return UniqueFd(static_cast<int>(
+      ::syscall(SYS_openat2, directory.get(), path.c_str(), &how, sizeof how)));
 }
 
 }  // namespace
@@ -106,13 +125,9 @@ Result<UniqueFd> open_mapped_file(pid_t pid, const Mapping& mapping) {
   std::snprintf(range, sizeof range, "/map_files/%llx-%llx",
                 static_cast<unsigned long long>(mapping.start),
                 static_cast<unsigned long long>(mapping.end));
-  // O_NONBLOCK: the path is the traced process's to choose; a FIFO must not
-  // stop us.
-  UniqueFd fd(::open((proc + range).c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
-  if (fd && same_file(fd.get(), mapping)) return fd;
-  fd.reset(::open((proc + "/root" + mapping.path).c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
-  if (fd && same_file(fd.get(), mapping)) return fd;
-  return failed("cannot open the file mapped as " + mapping.path);
+  const UniqueFd mapped(::open((proc + range).c_str(), O_PATH | O_CLOEXEC));
+  if (auto fd = open_checked(mapped, mapping)) return fd;
+  return open_checked(place_below(proc + "/root", mapping.path), mapping);
 }
 
 }  // namespace lockscope

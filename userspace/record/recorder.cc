@@ -18,7 +18,7 @@
 #include <ctime>
 #include <filesystem>
 #include <memory>
-#include <set>
+#include <map>
 
 #include "aggregate/aggregate.h"
 #include "record/process_info.h"
@@ -66,6 +66,12 @@ class InterruptFd {
   sigset_t before_;
   UniqueFd fd_;
 };
+
+int64_t unix_ns() {
+  timespec now {};
+  ::clock_gettime(CLOCK_REALTIME, &now);
+  return static_cast<int64_t>(now.tv_sec) * 1000000000 + now.tv_nsec;
+}
 
 double own_cpu_seconds() {
   rusage usage {};
@@ -194,9 +200,10 @@ class Attendant {
 
 // Lets time pass until the recording is over.
 void run_until_over(const RecordOptions& options, double seconds, uint64_t start_ns,
-                    const std::vector<UniqueFd>& watched, Attendant& attendant,
+                    std::vector<UniqueFd> watched, Attendant& attendant,
                     ProgramCost& cost) {
   const InterruptFd interrupt;
+  const bool has_processes = !watched.empty();
   uint64_t next_tick_ns = start_ns;
   while (true) {
     const uint64_t now = monotonic_ns();
@@ -214,12 +221,13 @@ void run_until_over(const RecordOptions& options, double seconds, uint64_t start
     ::poll(descriptors.data(), descriptors.size(), static_cast<int>(std::ceil(left_ms)));
     attendant.serve();
     if (descriptors[0].revents != 0) return;
-    // A process that was gone before it could be watched has no descriptor.
-    size_t ended = 0;
+    // One that ended, or was gone before it could be watched, has no descriptor.
     for (size_t i = 2; i < descriptors.size(); i++) {
-      ended += descriptors[i].fd < 0 || descriptors[i].revents != 0;
+      if (descriptors[i].revents != 0) watched[i - 2].reset();
     }
-    if (!watched.empty() && ended == watched.size()) return;
+    if (has_processes && std::none_of(watched.begin(), watched.end(),
+                                      [](const UniqueFd& process) { return bool(process); }))
+      return;
   }
 }
 
@@ -262,12 +270,15 @@ void find_owners(RawTables& tables) {
 void find_asleep_stacks(const FutexProbe& probe, Attendant& attendant, RawTables& tables) {
   auto blocked = probe.blocked_threads();
   if (!blocked) return;
-  std::set<uint32_t> asked;
+  std::map<uint32_t, uint64_t> asked;  // and the word waited on
   for (const auto& [tid, thread] : tables.threads) {
-    if (thread.phase == LS_PHASE_WAITING && thread.stack == 0) asked.insert(tid);
+    if (thread.phase == LS_PHASE_WAITING && thread.stack == 0) asked[tid] = thread.word;
   }
   for (const ls_blocked& thread : *blocked) {
-    if (asked.contains(thread.tid)) tables.asleep_stacks[thread.tid] = attendant.walk(thread);
+    const auto found = asked.find(thread.tid);
+    if (found != asked.end() && found->second == thread.args[0]) {
+      tables.asleep_stacks[thread.tid] = attendant.walk(thread);
+    }
   }
 }
 
@@ -297,7 +308,7 @@ Result<Capture> record(const RecordOptions& options, Symbolizer& symbolizer) {
   Attendant attendant(*probe, symbolizer);
   if (!attendant.ok()) return failed("cannot read from the BPF programs");
   const bool by_pid = filter->kind == LS_FILTER_TGIDS;
-  const std::vector<UniqueFd> watched =
+  std::vector<UniqueFd> watched =
       watch_processes(by_pid ? filter->pids : std::vector<pid_t>{});
   for (const pid_t pid : filter->pids) attendant.expect(pid);
   // A command has yet to become its program. The libraries that it is most
@@ -307,7 +318,7 @@ Result<Capture> record(const RecordOptions& options, Symbolizer& symbolizer) {
       options.seconds.value_or(command ? HUGE_VAL : kDefaultSeconds);
 
   const double cpu_before = own_cpu_seconds();
-  const int64_t start_unix_ns = static_cast<int64_t>(std::time(nullptr)) * 1000000000;
+  const int64_t start_unix_ns = unix_ns();
   ProgramCost cost(*probe);
   const uint64_t start_ns = probe->start();
   if (command) {
@@ -318,7 +329,7 @@ Result<Capture> record(const RecordOptions& options, Symbolizer& symbolizer) {
   }
   // Scripts wait for this line before they begin what is to be seen.
   spdlog::info("recording {}", options.target.describe());
-  run_until_over(options, seconds, start_ns, watched, attendant, cost);
+  run_until_over(options, seconds, start_ns, std::move(watched), attendant, cost);
   const uint64_t stop_ns = probe->stop();
   attendant.serve();
   const double program_seconds = cost.seconds(stop_ns - start_ns);

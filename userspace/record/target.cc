@@ -2,8 +2,10 @@
 
 #include <fcntl.h>
 #include <linux/magic.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/vfs.h>
 #include <sys/wait.h>
 
@@ -13,6 +15,13 @@
 #include "process/maps.h"
 
 namespace lockscope {
+
+namespace {
+
+// A command that does not end on SIGTERM within this is killed.
+constexpr int kPatienceMs = 3000;
+
+}  // namespace
 
 std::string Target::describe() const {
   if (!file.empty()) return "capture " + file;
@@ -45,9 +54,6 @@ Result<Command> Command::start(const std::vector<std::string>& arguments, bool s
     ::prctl(PR_SET_PDEATHSIG, SIGTERM);
     go_write.reset();
     if (stdout_to_stderr) ::dup2(STDERR_FILENO, STDOUT_FILENO);
-    sigset_t none;
-    sigemptyset(&none);
-    ::sigprocmask(SIG_SETMASK, &none, nullptr);
     char byte;
     if (::read(go_read.get(), &byte, 1) != 1) ::_exit(127);
     ::execvp(argv[0], argv.data());
@@ -78,7 +84,10 @@ void Command::finish() {
   failure_.reset();
   if (pid_ <= 0) return;
   if (::waitpid(pid_, nullptr, WNOHANG) == 0) {
+    const UniqueFd process(static_cast<int>(::syscall(SYS_pidfd_open, pid_, 0)));
+    pollfd ended{process.get(), POLLIN, 0};
     ::kill(pid_, SIGTERM);
+    if (::poll(&ended, 1, kPatienceMs) <= 0) ::kill(pid_, SIGKILL);
     ::waitpid(pid_, nullptr, 0);
   }
   pid_ = -1;

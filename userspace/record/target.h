@@ -40,7 +40,7 @@ class Command {
   /// Lets it run the program. Fails if that cannot be run.
   Status release();
 
-  /// Ends it with SIGTERM if it still runs, and waits for it.
+  /// Ends it if it still runs, with SIGTERM and after three seconds with SIGKILL.
   void finish();
 
  private:

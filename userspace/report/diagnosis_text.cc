@@ -132,7 +132,7 @@ std::string frame_line(const Frame& frame) {
 std::string headline(const Diagnosis& diagnosis) {
   const Capture& capture = diagnosis.capture.capture;
   std::string tiers;
-  for (const std::string& tier : capture.tiers) tiers += (tiers.empty() ? "" : ", ") + tier;
+  for (const std::string& tier : capture.tiers) tiers += (tiers.empty() ? "" : ", ") + printable(tier);
   return fmt::format("lockscope: {}, {:.1f} s, tier: {}, kernel {}\n", printable(capture.target),
                      static_cast<double>(capture.duration_ns) * 1e-9, tiers,
                      printable(capture.kernel));
@@ -143,7 +143,7 @@ std::string quality_line(const Diagnosis& diagnosis) {
   const size_t stacks = diagnosis.capture.capture.stacks.size();
   std::string lost;
   for (const auto& [reason, count] : quality.lost) {
-    lost += fmt::format("{}{} {}", lost.empty() ? "" : ", ", reason, format_count(count));
+    lost += fmt::format("{}{} {}", lost.empty() ? "" : ", ", printable(reason), format_count(count));
   }
   std::string line = fmt::format(
       "Data: {} futex calls; lost: {}; {} holds not matched; {} distinct stacks",

@@ -31,9 +31,7 @@ std::vector<Index> sorted_sites(const Diagnosis& diagnosis, SortKey key) {
     return 0;
   };
   std::vector<Index> order;
-  for (size_t i = 0; i < sites.size(); i++) {
-    if (sites[i].wait.count + sites[i].in_flight > 0) order.push_back(static_cast<Index>(i));
-  }
+  for (size_t i = 0; i < sites.size(); i++) order.push_back(static_cast<Index>(i));
   std::stable_sort(order.begin(), order.end(),
                    [&](Index a, Index b) { return value(sites[a]) > value(sites[b]); });
   return order;
@@ -137,7 +135,7 @@ std::string tables_text(const Diagnosis& diagnosis, SortKey key) {
     size_t rows = 0;
     for (const Index index : order) {
       const Site& site = diagnosis.view.sites[index];
-      if (site.is_lock != locks) continue;
+      if (site.is_lock != locks || site.wait.count + site.in_flight == 0) continue;
       if (rows++ == 0) {
         out += fmt::format("\n{}\n  {} {:<12} {:>10} {:>9} {:>10} {:>10} {:>10} {:>7}  process\n",
                            locks ? "LOCKS: waiting for what another thread holds"
