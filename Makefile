@@ -1,7 +1,6 @@
 # lockscope: see README.md. V=1 shows the commands.
 BUILD ?= build
 CXX   ?= g++
-CC    ?= gcc
 CLANG ?= clang-14
 PYTHON ?= /usr/bin/python3
 BPFTOOL ?= $(firstword $(wildcard /usr/sbin/bpftool) bpftool)
@@ -17,7 +16,7 @@ all: $(BUILD)/lockscope
 
 # --- kernel programs: one source, two variants (see bpf/futex.bpf.c) ---------
 BPF_DEPS := $(wildcard bpf/*.h)
-BPF_FLAGS := -O2 -g -target bpf -mcpu=v3 -D__TARGET_ARCH_x86 -Wall -Ibpf -I/usr/include/$(shell $(CC) -print-multiarch)
+BPF_FLAGS := -O2 -g -target bpf -mcpu=v3 -D__TARGET_ARCH_x86 -Wall -Ibpf -idirafter /usr/include/$(shell uname -m)-linux-gnu
 
 $(BUILD)/%.modern.bpf.o: bpf/%.bpf.c $(BPF_DEPS)
 	$(call say,BPF,$@)
