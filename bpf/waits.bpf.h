@@ -143,8 +143,13 @@ static __always_inline void begin_hold(struct ls_thread *thread, __u64 lock_id,
 	slot->kind = kind;
 }
 
-static __always_inline __u32 hold_kind(__u32 op, __u32 value, __u64 word)
+static __always_inline __u32 hold_kind(__u32 op, __u32 value, __u64 word, __u32 traits)
 {
+	/* Waited on while 2 and nothing else, and released by those who wait: no
+	 * rwlock's word, so a mutex's (Rust's, or glibc's with a timeout). */
+	const __u32 only_2 = LS_TRAIT_VAL_2 | LS_TRAIT_SELF_RELEASE;
+	const __u32 values = LS_TRAIT_VAL_0 | LS_TRAIT_VAL_3 | LS_TRAIT_VAL_OTHER | only_2;
+
 	if (op == LS_OP_LOCK_PI || op == LS_OP_LOCK_PI2 || is_contended_word(op, value))
 		return LS_HOLD_CERTAIN;
 	/* glibc's rwlock: __wrphase_futex at offset 8 and __writers_futex at 12 of
@@ -154,7 +159,7 @@ static __always_inline __u32 hold_kind(__u32 op, __u32 value, __u64 word)
 	if (op == LS_OP_WAIT_BITSET && value == 3)
 		return word & 4 ? LS_HOLD_RWLOCK : 0;
 	if (op == LS_OP_WAIT_BITSET && value == 2)
-		return LS_HOLD_RWLOCK;
+		return (traits & values) == only_2 ? LS_HOLD_CERTAIN : LS_HOLD_RWLOCK;
 	return LS_HOLD_LIKELY;
 }
 
@@ -477,7 +482,7 @@ static __noinline int end_wait(struct ls_thread *thread, __s64 result)
 	if (result != 0 && (result != -11 || is_pi_wait(thread->op)))
 		return 0;
 	thread->phase = LS_PHASE_WOKEN;
-	kind = hold_kind(thread->op, thread->value, thread->word);
+	kind = hold_kind(thread->op, thread->value, thread->word, lock->traits);
 	if (result == 0)
 		__sync_fetch_and_add(&lock->acquisitions, 1);
 	else if (kind == LS_HOLD_LIKELY)

@@ -174,7 +174,8 @@ def test_calls_that_wait_for_nothing_are_no_waiting(trace):
 def test_what_does_not_live_long(trace):
     """Threads and processes that die waiting or holding, exec, fork: nothing absurd comes out."""
     diagnosis = trace("churn", seconds=SECONDS)
-    own = diagnosis.own["lock_wait_ns"] + diagnosis.own["killed_wait_ns"]
+    # Killed threads die a little later than their killer knows: hence not 1 %.
+    own = sum(diagnosis.own[f"{what}_wait_ns"] for what in ("lock", "killed", "abandoned"))
     assert diagnosis.total("blame_ns") == diagnosis.total("lock_wait_ns")
     assert diagnosis.total("lock_wait_ns") == pytest.approx(own, rel=0.05)
     assert diagnosis.quality["lost"].get("exit_missed", 0) == 0
