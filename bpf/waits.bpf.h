@@ -114,7 +114,7 @@ static __always_inline void forget_hold(struct ls_thread *thread, __u64 lock_id,
 static __always_inline void begin_hold(struct ls_thread *thread, __u64 lock_id,
 				       struct ls_lock *lock, __u64 word, __u32 kind, __u64 now)
 {
-	struct ls_held *slot = 0, *doubtful = 0;
+	struct ls_held *slot = 0, *doubtful = 0, *oldest = &thread->held[0];
 
 	for (int i = 0; i < LS_MAX_HELD; i++) {
 		if (thread->held[i].lock == lock_id) {
@@ -127,14 +127,17 @@ static __always_inline void begin_hold(struct ls_thread *thread, __u64 lock_id,
 			slot = &thread->held[i];
 		else if (thread->held[i].kind != LS_HOLD_CERTAIN)
 			doubtful = &thread->held[i];
+		if (thread->held[i].since_ns < oldest->since_ns)
+			oldest = &thread->held[i];
 	}
 	/* A condition that was waited on looks like a lock that is never
-	 * released: such make room. */
-	if (!slot)
+	 * released: such make room first. Then whatever is oldest: more likely a
+	 * lock with rules of its own than one of so many that are held. */
+	if (!slot && doubtful)
 		slot = doubtful;
 	if (!slot) {
-		count(LS_LOST_HELD_FULL);
-		return;
+		slot = oldest;
+		count(LS_UNMATCHED_HOLDS);
 	}
 	slot->lock = lock_id;
 	slot->since_ns = now;
