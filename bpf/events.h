@@ -218,6 +218,7 @@ enum ls_counter {
 	LS_LOST_SHARED_KEY = 11,         /* shared futex whose file could not be read */
 	LS_LOST_NOTICES = 12,            /* notices that user space did not get */
 	LS_UNMATCHED_HOLDS = 13,         /* acquired, its release never seen */
+	LS_LOST_HELD_FULL = 14,          /* more than LS_MAX_HELD locks held; the oldest goes */
 	LS_LOST_STACK_BUSY = 16,         /* interrupted while taking another stack */
 	LS_COUNTERS = 24,
 };

@@ -247,6 +247,7 @@ class Aggregator {
         {LS_LOST_EXIT_MISSED, "exit_missed"},
         {LS_LOST_SHARED_KEY, "shared_key_unreadable"},
         {LS_LOST_NOTICES, "notices"},
+        {LS_LOST_HELD_FULL, "held_locks_full"},
         {LS_LOST_STACK_BUSY, "stack_busy"},
     };
     for (const auto& [counter, reason] : kReasons) {
