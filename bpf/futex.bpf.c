@@ -1,6 +1,6 @@
 /* The futex tier: every blocking lock wait of every process, at the futex
  * system calls. Built twice (see Makefile): LS_MODERN=1 uses what kernels have
- * since 5.17 (atomics that return a value, bpf_find_vma), LS_MODERN=0 loads
+ * since 5.15 (atomics that return a value, bpf_task_pt_regs), LS_MODERN=0 loads
  * from 5.10 on. Which one runs is found out by loading it. */
 #include "waits.bpf.h"
 
@@ -329,7 +329,7 @@ static __noinline int find_blocked(struct task_struct *task, struct ls_blocked *
 	blocked->args[3] = args[1];
 	if (nr == SYS_FUTEX_WAIT) {
 		/* futex_wait(uaddr, val, mask, flags, timeout) in futex's terms */
-		blocked->args[1] = LS_OP_WAIT_BITSET | FUTEX_PRIVATE_FLAG;
+		blocked->args[1] = LS_OP_WAIT_BITSET | (args[1] & FUTEX2_PRIVATE);
 		blocked->args[2] = args[7];
 		blocked->args[3] = args[3];
 	}
@@ -350,9 +350,6 @@ static __noinline int still_blocked(struct task_struct *task, const struct ls_bl
  * entering it takes it out again. */
 static __noinline int adopt(struct task_struct *task, const struct ls_blocked *blocked)
 {
-	/* The file behind another task's shared futex can't be looked up from
-	 * here. pthread_join's is in private memory; others are known by the
-	 * address alone until they wait again. */
 	struct futex_call call = {
 		.word = blocked->args[0],
 		.op = blocked->args[1] & ~(__u64)(FUTEX_PRIVATE_FLAG | FUTEX_CLOCK_REALTIME),
@@ -360,6 +357,7 @@ static __noinline int adopt(struct task_struct *task, const struct ls_blocked *b
 		.timed = blocked->args[3] != 0,
 	};
 	__u64 process = blocked->process, now = now_ticks_ns(), id;
+	int is_shared = !(blocked->args[1] & FUTEX_PRIVATE_FLAG);
 	struct ls_lock_key key = {};
 	struct ls_thread *thread;
 	__u32 tid = blocked->tid;
@@ -368,7 +366,7 @@ static __noinline int adopt(struct task_struct *task, const struct ls_blocked *b
 	if (call.op != LS_OP_WAIT && call.op != LS_OP_WAIT_BITSET && call.op != LS_OP_LOCK_PI &&
 	    call.op != LS_OP_LOCK_PI2)
 		return 0;
-	id = find_lock_key(process, call.word, 0, &key);
+	id = find_lock_key(task, process, call.word, is_shared, &key);
 	lock = find_or_make_lock(id, &key, process, call.word);
 	if (!lock || bpf_map_update_elem(&threads, &tid, &zero_thread, BPF_NOEXIST) != 0)
 		return 0;

@@ -41,8 +41,25 @@ struct vm_area_struct {
 	struct rb_node vm_rb; /* until 6.0 */
 } LS_KERNEL_TYPE;
 
+/* Mappings since 6.1 (524e00b36e8c): include/linux/maple_tree.h. */
+struct maple_tree {
+	void *ma_root;
+} LS_KERNEL_TYPE;
+
+struct maple_range_64 {
+	void *parent;
+	unsigned long pivot[15];
+	void *slot[16];
+} LS_KERNEL_TYPE;
+
+struct maple_arange_64 {
+	unsigned long pivot[9];
+	void *slot[10];
+} LS_KERNEL_TYPE;
+
 struct mm_struct {
 	struct rb_root mm_rb; /* until 6.0 */
+	struct maple_tree mm_mt;
 } LS_KERNEL_TYPE;
 
 struct task_struct {

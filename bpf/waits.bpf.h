@@ -233,7 +233,8 @@ static __noinline int visit_elements(__u64 array, __u32 elements, __u64 process,
 		    bpf_probe_read_user(&element, sizeof(element),
 					(void *)(array + i * sizeof(element))))
 			break;
-		id = find_lock_key(process, element.uaddr, !(element.flags & 128), &key);
+		id = find_lock_key((void *)bpf_get_current_task(), process, element.uaddr,
+				   !(element.flags & 128), &key);
 		lock = find_or_make_lock(id, &key, process, element.uaddr);
 		if (lock)
 			__sync_fetch_and_add(&lock->visitors, by);
@@ -266,7 +267,7 @@ static __noinline int begin_wait(const struct futex_call *call)
 		thread->process = process_of(task, pid_tgid >> 32);
 		meet_process(thread->process, now);
 	}
-	id = find_lock_key(thread->process, call->word, call->shared, &key);
+	id = find_lock_key(task, thread->process, call->word, call->shared, &key);
 
 	if (thread->phase == LS_PHASE_WAITING) {
 		/* The end of the last wait never came: take it out again. */
@@ -317,8 +318,8 @@ static __noinline int begin_wait(const struct futex_call *call)
 	if (call->op == LS_OP_WAIT_REQUEUE_PI) {
 		struct ls_lock_key second = {};
 
-		thread->second_lock =
-			find_lock_key(thread->process, call->second_word, call->shared, &second);
+		thread->second_lock = find_lock_key(task, thread->process, call->second_word,
+						    call->shared, &second);
 	}
 	if (!lock) {
 		count(LS_LOST_LOCK_TABLE_FULL);
@@ -412,7 +413,8 @@ static __noinline int end_waitv(struct ls_thread *thread, struct ls_lock *first,
 	if (bpf_probe_read_user(&element, sizeof(element),
 				(void *)(thread->second_lock + index * sizeof(element))))
 		return 0;
-	id = find_lock_key(thread->process, element.uaddr, !(element.flags & 128), &key);
+	id = find_lock_key((void *)bpf_get_current_task(), thread->process, element.uaddr,
+			   !(element.flags & 128), &key);
 	lock = find_or_make_lock(id, &key, thread->process, element.uaddr);
 	if (!lock)
 		return 0;
@@ -514,7 +516,7 @@ static __noinline int release(__u64 word, __u32 shared, __u32 traits, __u64 now)
 		return 0;
 	thread = bpf_map_lookup_elem(&threads, &tid);
 	process = thread ? thread->process : process_of(task, pid_tgid >> 32);
-	id = find_lock_key(process, word, shared, &key);
+	id = find_lock_key(task, process, word, shared, &key);
 	lock = bpf_map_lookup_elem(&locks, &id);
 	if (!lock)
 		return 0;
@@ -570,9 +572,9 @@ static __noinline int begin_requeue(const struct futex_call *call)
 	if (!thread->process)
 		thread->process = process_of(task, bpf_get_current_pid_tgid() >> 32);
 	release(call->word, call->shared, LS_TRAIT_REQUEUE, now);
-	thread->lock = find_lock_key(thread->process, call->word, call->shared, &key);
-	thread->second_lock =
-		find_lock_key(thread->process, call->second_word, call->shared, &second_key);
+	thread->lock = find_lock_key(task, thread->process, call->word, call->shared, &key);
+	thread->second_lock = find_lock_key(task, thread->process, call->second_word,
+					    call->shared, &second_key);
 	second = find_or_make_lock(thread->second_lock, &second_key, thread->process,
 				   call->second_word);
 	if (!second || !bpf_map_lookup_elem(&locks, &thread->lock))

@@ -136,6 +136,14 @@ def test_idle_waiting(trace, name, options):
         assert (finding["shape"], finding["verdict"]) == ("idle-wait", "healthy")
 
 
+def test_shared_futexes_while_mappings_change(trace):
+    """The lock on the address space is taken most of the time: what a word is backed by is found
+    all the same."""
+    diagnosis = trace("hammer", kind="remap", threads=8, seconds=1)
+    assert diagnosis.quality["calls"] >= diagnosis.own["futex_wakes"] > 10_000
+    assert diagnosis.quality["lost"] == {}
+
+
 @pytest.mark.parametrize("mode", ["requeue", "futex2", "wake-op"])
 def test_waiters_that_move(trace, mode):
     diagnosis = trace("timed_requeue", mode=mode, seconds=SECONDS)

@@ -10,17 +10,21 @@
 //   pthread  pthread_mutex: no call counts
 //   calls    no lock: each turn one FUTEX_WAIT with the wrong value and one FUTEX_WAKE of nobody, as
 //            fast as the kernel answers: nothing to account for, and nothing may be invented
+//   remap    no lock either: each turn maps and unmaps memory, and wakes nobody on the next of many
+//            pages, through FUTEX_WAKE without FUTEX_PRIVATE_FLAG: what backs the page has to be
+//            found while the address space changes
 //
 // lock_wait_ns is exact by the program's clock, but the waits are as short as the tracer's own cost:
 // compare blame with waiting (equal to the last byte), the counts of calls, and that nothing is
 // lost uncounted; not the times with the program's, unless --hold-ns is 200000 or more.
 #include <sched.h>
+#include <sys/mman.h>
 
 #include "raw_futex.h"
 
 using namespace workload;
 
-enum Kind { kRaw, kEager, kPthread, kCalls };
+enum Kind { kRaw, kEager, kPthread, kCalls, kRemap };
 
 class StatsRegistry {
  public:
@@ -78,6 +82,19 @@ OWN_FRAME void serve_forever(StatsRegistry& stats, const Run& run, uint64_t limi
     stats.bump(ledger, calls);
 }
 
+static void* map_pages(size_t pages) {
+  return ::mmap(nullptr, pages << 12, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+}
+
+static void remap_forever(const Run& run, FutexCalls& calls) {
+  constexpr size_t kPages = 1024, kPassingPages = 16;
+  char* pages = static_cast<char*>(map_pages(kPages));
+  for (size_t turn = 0; !run.over(); ++turn) {
+    ::munmap(map_pages(kPassingPages), kPassingPages << 12);
+    calls.woken(futex_wake_shared(reinterpret_cast<Word&>(pages[turn % kPages << 12]), 1));
+  }
+}
+
 static void pin_to(size_t cpu) {
   cpu_set_t set;
   CPU_ZERO(&set);
@@ -90,12 +107,12 @@ int main(int argc, char** argv) {
                   {{"threads", "8", "threads"},
                    {"hold-ns", "1000", "time with the lock, on the CPU"},
                    {"turns", "0", "turns for each thread, 0 for as many as time allows"},
-                   {"kind", "raw", "raw, eager, pthread or calls"},
+                   {"kind", "raw", "raw, eager, pthread, calls or remap"},
                    {"pin", "yes", "yes: thread i stays on CPU i % all"}});
   size_t threads = options.count("threads");
   bool pin = options.choice("pin", {"no", "yes"}) == 1;
   size_t cpus = size_t(sysconf(_SC_NPROCESSORS_ONLN));
-  size_t kind = options.choice("kind", {"raw", "eager", "pthread", "calls"});
+  size_t kind = options.choice("kind", {"raw", "eager", "pthread", "calls", "remap"});
 
   Run run(options);
   Crew crew;
@@ -106,13 +123,16 @@ int main(int argc, char** argv) {
   for (size_t i = 0; i < threads; ++i) {
     crew.add([&, i] {
       if (pin) pin_to(i % cpus);
-      serve_forever(stats, run, options.count("turns"), ledgers[i], calls[i]);
+      if (kind == kRemap)
+        remap_forever(run, calls[i]);
+      else
+        serve_forever(stats, run, options.count("turns"), ledgers[i], calls[i]);
     });
   }
   crew.run(run, main_ledger, options.count("turns") == 0);
 
   Ledger total = sum(ledgers, main_ledger);
-  if (kind != kCalls && stats.bumps() != total.acquisitions) abort();  // the lock did not exclude
+  if (kind < kCalls && stats.bumps() != total.acquisitions) abort();  // the lock did not exclude
   FutexCalls all_calls;
   for (const FutexCalls& each : calls) all_calls.add(each);
   Report report("hammer");

@@ -41,6 +41,9 @@ inline long futex_wait(Word& word, uint32_t expected, const timespec* relative =
 inline long futex_wake(Word& word, int count) {
   return result(syscall(SYS_futex, &word, FUTEX_WAKE_PRIVATE, count));
 }
+inline long futex_wake_shared(Word& word, int count) {
+  return result(syscall(SYS_futex, &word, FUTEX_WAKE, count));
+}
 // The deadline is absolute.
 inline long futex_wait_bitset(Word& word, uint32_t expected, const timespec* deadline,
                               bool realtime, uint32_t bits) {

@@ -62,7 +62,7 @@ std::vector<Check> examine_system() {
     checks.push_back({State::Ok, "futex tier", "all features"});
   } else {
     checks.push_back({State::Degraded, "futex tier",
-                      "by the programs for kernels before 5.17: when two CPUs release one lock at "
+                      "by the programs for kernels before 5.15: when two CPUs release one lock at "
                       "the same instant, the waiting may be charged to the next release (sums stay "
                       "exact), and maxima may miss one"});
   }
