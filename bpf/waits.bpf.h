@@ -110,40 +110,49 @@ static __always_inline void forget_hold(struct ls_thread *thread, __u64 lock_id,
 	}
 }
 
-/* A thread has a lock for which it had to wait. */
-static __always_inline void begin_hold(struct ls_thread *thread, __u64 lock_id,
-				       struct ls_lock *lock, __u64 word, __u32 kind, __u64 now)
+/* A thread has a lock for which it had to wait. Slots are told apart by number,
+ * not by pointer, of which the verifier would follow every combination. */
+static __noinline int begin_hold(struct ls_thread *thread, __u64 lock_id, struct ls_lock *lock,
+				 __u32 kind, __u64 now)
 {
-	struct ls_held *slot = 0, *doubtful = 0, *oldest = &thread->held[0];
+	__u32 slot = LS_MAX_HELD, doubtful = LS_MAX_HELD, oldest = 0;
+	__u64 oldest_ns = ~0ULL;
+	struct ls_held *held;
 
-	for (int i = 0; i < LS_MAX_HELD; i++) {
-		if (thread->held[i].lock == lock_id) {
+	for (__u32 i = 0; i < LS_MAX_HELD; i++) {
+		held = &thread->held[i];
+		if (held->lock == lock_id) {
 			__sync_fetch_and_add(&lock->refused_holds, 1);
 			count(LS_UNMATCHED_HOLDS);
-			slot = &thread->held[i];
+			slot = i;
 			break;
 		}
-		if (!thread->held[i].lock)
-			slot = &thread->held[i];
-		else if (thread->held[i].kind != LS_HOLD_CERTAIN)
-			doubtful = &thread->held[i];
-		if (thread->held[i].since_ns < oldest->since_ns)
-			oldest = &thread->held[i];
+		if (!held->lock)
+			slot = i;
+		else if (held->kind != LS_HOLD_CERTAIN)
+			doubtful = i;
+		if (held->since_ns < oldest_ns) {
+			oldest_ns = held->since_ns;
+			oldest = i;
+		}
 	}
 	/* A condition that was waited on looks like a lock that is never
 	 * released: such make room first. Then whatever is oldest: more likely a
 	 * lock with rules of its own than one of so many that are held. */
-	if (!slot && doubtful)
+	if (slot == LS_MAX_HELD)
 		slot = doubtful;
-	if (!slot) {
+	if (slot == LS_MAX_HELD) {
 		slot = oldest;
 		count(LS_UNMATCHED_HOLDS);
 	}
-	slot->lock = lock_id;
-	slot->since_ns = now;
-	slot->word = word;
-	slot->acquisition = lock->acquisitions;
-	slot->kind = kind;
+	asm volatile("" : "+r"(slot)); /* or the mask may go */
+	held = &thread->held[slot & (LS_MAX_HELD - 1)];
+	held->lock = lock_id;
+	held->since_ns = now;
+	held->word = thread->op == LS_OP_WAIT_REQUEUE_PI ? 0 : thread->word;
+	held->acquisition = lock->acquisitions;
+	held->kind = kind;
+	return 0;
 }
 
 static __always_inline __u32 hold_kind(__u32 op, __u32 value, __u64 word, __u32 traits)
@@ -479,7 +488,7 @@ static __noinline int end_wait(struct ls_thread *thread, __s64 result)
 		struct ls_lock *second = bpf_map_lookup_elem(&locks, &thread->second_lock);
 
 		if (result == 0 && second)
-			begin_hold(thread, thread->second_lock, second, 0, LS_HOLD_CERTAIN, now);
+			begin_hold(thread, thread->second_lock, second, LS_HOLD_CERTAIN, now);
 		return 0;
 	}
 	/* 0: woken, or has the PI lock. EAGAIN: beaten to going back to sleep, so
@@ -493,7 +502,7 @@ static __noinline int end_wait(struct ls_thread *thread, __s64 result)
 	else if (kind == LS_HOLD_LIKELY)
 		return 0;
 	if (kind)
-		begin_hold(thread, thread->lock, lock, thread->word, kind, now);
+		begin_hold(thread, thread->lock, lock, kind, now);
 	return 0;
 }
 
@@ -558,7 +567,7 @@ static __noinline int begin_requeue(const struct futex_call *call)
 	__u32 tid = (__u32)bpf_get_current_pid_tgid();
 	__u64 now = call->now;
 	struct task_struct *task = (void *)bpf_get_current_task();
-	struct ls_lock_key key = {}, second_key = {};
+	struct ls_lock_key key = {};
 	struct ls_thread *thread;
 	struct ls_lock *second;
 
@@ -574,8 +583,8 @@ static __noinline int begin_requeue(const struct futex_call *call)
 	release(call->word, call->shared, LS_TRAIT_REQUEUE, now);
 	thread->lock = find_lock_key(task, thread->process, call->word, call->shared, &key);
 	thread->second_lock = find_lock_key(task, thread->process, call->second_word,
-					    call->shared, &second_key);
-	second = find_or_make_lock(thread->second_lock, &second_key, thread->process,
+					    call->shared, &key);
+	second = find_or_make_lock(thread->second_lock, &key, thread->process,
 				   call->second_word);
 	if (!second || !bpf_map_lookup_elem(&locks, &thread->lock))
 		return 0;
