@@ -9,7 +9,7 @@ say = @$(if $(V),true,printf '  %-8s %s\n' $(1) $(2))
 
 CPPFLAGS += -Iuserspace -Ibpf -I$(BUILD)
 CXXFLAGS += -std=c++20 -O2 -g -Wall -Wextra -Wno-missing-field-initializers -Wno-restrict -fno-omit-frame-pointer
-LDLIBS   += -lbpf -lelf -lz -lzstd -llzma -ldw -liberty -lspdlog -lfmt -lpthread
+LDLIBS   += -lbpf -lelf -lz -lzstd -llzma -ldw -liberty -lseccomp -lspdlog -lfmt -lpthread
 
 .PHONY: all demo test test-unit test-e2e test-unwind test-kernels bench setup setup-tests workloads clean
 all: $(BUILD)/lockscope
