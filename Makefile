@@ -58,7 +58,7 @@ TEST_OBJECTS := $(TEST_SOURCES:%.cc=$(BUILD)/%.o) $(TEST_HELPERS:%.cc=$(BUILD)/%
 
 $(BUILD)/unit-tests: $(TEST_OBJECTS) $(BUILD)/liblockscope.a
 	$(call say,LINK,$@)
-	$(Q)$(CXX) $(CXXFLAGS) $^ $(LDFLAGS) -lgtest -lgtest_main $(LDLIBS) -o $@
+	$(Q)$(CXX) $(CXXFLAGS) $^ $(LDFLAGS) -lgtest $(LDLIBS) -o $@
 
 WORKLOADS := $(patsubst tests/workloads/%.cc,$(BUILD)/workloads/%,$(wildcard tests/workloads/*.cc))
 workloads: $(WORKLOADS)

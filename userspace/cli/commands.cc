@@ -9,13 +9,13 @@
 #include "capture/capture_file.h"
 #include "diagnose/diagnosis.h"
 #include "export/flame.h"
+#include "parse/sandboxed_parser.h"
 #include "probe/doctor.h"
 #include "record/recorder.h"
 #include "report/diagnosis_json.h"
 #include "report/diagnosis_text.h"
 #include "report/flame_view.h"
 #include "report/tables.h"
-#include "symbolize/dwarf_lines.h"
 #include "symbolize/symbolize_capture.h"
 
 namespace lockscope {
@@ -53,11 +53,14 @@ Result<SymbolizedCapture> obtain(const Request& request) {
   options.command_stdout_to_stderr = request.output == "-";
   const bool terminal = ::isatty(STDERR_FILENO) == 1;
   if (terminal) options.progress = show_progress;
-  Symbolizer symbolizer({.open_lines = open_dwarf_lines});
-  auto capture = record(options, symbolizer);
+  SandboxedParser parser;
+  Symbolizer symbolizer(parser, {.lines = true});
+  auto capture = record(options, parser, symbolizer);
   if (terminal) std::fputs("\r\033[K", stderr);
   if (!capture) return capture.error();
-  return symbolize(std::move(*capture), symbolizer);
+  SymbolizedCapture symbolized = symbolize(std::move(*capture), symbolizer);
+  symbolized.capture.quality.lost.insert(parser.failures().begin(), parser.failures().end());
+  return symbolized;
 }
 
 Error bad_choice(const char* option, const std::string& value, const char* choices) {

@@ -3,6 +3,7 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
+#include "parse/sandboxed_parser.h"
 #include "probe/futex_probe.h"
 #include "probe/tracepoint.h"
 #include "record/target.h"
@@ -65,6 +66,13 @@ std::vector<Check> examine_system() {
                       "by the programs for kernels before 5.15: when two CPUs release one lock at "
                       "the same instant, the waiting may be charged to the next release (sums stay "
                       "exact), and maxima may miss one"});
+  }
+  if (Status sandbox = SandboxedParser().check(); sandbox.ok()) {
+    checks.push_back({State::Ok, "sandbox", "for reading traced programs' files"});
+  } else {
+    checks.push_back({State::Degraded, "sandbox",
+                      sandbox.error().message + "; stacks of code without frame pointers will be "
+                      "broken, and functions have no names: needs CONFIG_SECCOMP_FILTER and /proc"});
   }
   if (auto cgroup = open_cgroup("/")) {
     checks.push_back({State::Ok, "--cgroup", "cgroup v2 is mounted"});

@@ -45,7 +45,9 @@ uint64_t process_start_ticks(pid_t pid) {
   return at == std::string::npos ? 0 : std::strtoull(stat->c_str() + at, nullptr, 10);
 }
 
-bool read_process(pid_t pid, Process& process) {
+}  // namespace
+
+bool ProcessTable::read_process(pid_t pid, Process& process) {
   auto maps = read_maps(pid);
   if (!maps || maps->empty()) return false;
   const std::string proc = "/proc/" + std::to_string(pid);
@@ -56,13 +58,11 @@ bool read_process(pid_t pid, Process& process) {
   char exe[4096];
   const ssize_t size = ::readlink((proc + "/exe").c_str(), exe, sizeof exe);
   if (size > 0) process.exe.assign(exe, static_cast<size_t>(size));
-  if (process.language.empty()) process.language = exe_language(pid, *maps).value_or("");
+  if (process.language.empty()) process.language = exe_language(parser_, pid, *maps).value_or("");
   process.threads = std::max(process.threads, count_threads(pid));
   merge_mappings(process.mappings, std::move(*maps));
   return true;
 }
-
-}  // namespace
 
 void ProcessTable::meet(uint64_t id) {
   Process process;

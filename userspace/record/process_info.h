@@ -16,7 +16,8 @@ namespace lockscope {
 /// stacks can be named after they are gone.
 class ProcessTable {
  public:
-  explicit ProcessTable(Symbolizer& symbolizer) : symbolizer_(symbolizer) {}
+  ProcessTable(FileParser& parser, Symbolizer& symbolizer)
+      : parser_(parser), symbolizer_(symbolizer) {}
 
   /// A process was seen (for the first time, or after exec). Reads what /proc
   /// says now; nothing is kept if it is gone already.
@@ -29,6 +30,9 @@ class ProcessTable {
   const std::map<uint64_t, Process>& processes() const { return processes_; }
 
  private:
+  bool read_process(pid_t pid, Process& process);
+
+  FileParser& parser_;
   Symbolizer& symbolizer_;
   std::map<uint64_t, Process> processes_;
   // Who has a PID now, and since when (clock ticks after boot): a PID that is

@@ -153,10 +153,10 @@ std::vector<UniqueFd> watch_processes(const std::vector<pid_t>& pids) {
 // and keeps their names, symbols and unwind tables.
 class Attendant {
  public:
-  Attendant(const FutexProbe& probe, Symbolizer& symbolizer)
-      : processes_(symbolizer),
+  Attendant(const FutexProbe& probe, FileParser& parser, Symbolizer& symbolizer)
+      : processes_(parser, symbolizer),
         memory_(probe.unwind_maps()),
-        tables_(memory_),
+        tables_(memory_, [&parser](int fd) { return parser.unwind_table(fd); }),
         notices_(ring_buffer__new(probe.maps().notices, on_notice, this, nullptr),
                  ring_buffer__free) {}
 
@@ -292,7 +292,8 @@ void describe_host(Capture& capture) {
 
 }  // namespace
 
-Result<Capture> record(const RecordOptions& options, Symbolizer& symbolizer) {
+Result<Capture> record(const RecordOptions& options, SandboxedParser& parser,
+                       Symbolizer& symbolizer) {
   std::optional<Command> command;
   if (!options.target.command.empty()) {
     auto started = Command::start(options.target.command, options.command_stdout_to_stderr);
@@ -305,7 +306,7 @@ Result<Capture> record(const RecordOptions& options, Symbolizer& symbolizer) {
   auto probe = FutexProbe::open(*filter);
   if (!probe) return probe.error();
 
-  Attendant attendant(*probe, symbolizer);
+  Attendant attendant(*probe, parser, symbolizer);
   if (!attendant.ok()) return failed("cannot read from the BPF programs");
   const bool by_pid = filter->kind == LS_FILTER_TGIDS;
   std::vector<UniqueFd> watched =
@@ -317,7 +318,7 @@ Result<Capture> record(const RecordOptions& options, Symbolizer& symbolizer) {
   const double seconds =
       options.seconds.value_or(command ? HUGE_VAL : kDefaultSeconds);
 
-  const double cpu_before = own_cpu_seconds();
+  const double cpu_before = own_cpu_seconds() + parser.cpu_seconds();
   const int64_t start_unix_ns = unix_ns();
   ProgramCost cost(*probe);
   const uint64_t start_ns = probe->start();
@@ -353,7 +354,7 @@ Result<Capture> record(const RecordOptions& options, Symbolizer& symbolizer) {
   const double cpus = static_cast<double>(std::max(1L, ::sysconf(_SC_NPROCESSORS_ONLN)));
   if (wall > 0) {
     capture.quality.self_cpu_share =
-        (own_cpu_seconds() - cpu_before + program_seconds) / (wall * cpus);
+        (own_cpu_seconds() + parser.cpu_seconds() - cpu_before + program_seconds) / (wall * cpus);
   }
   return capture;
 }

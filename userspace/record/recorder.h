@@ -6,6 +6,7 @@
 
 #include "base/result.h"
 #include "capture/capture.h"
+#include "parse/sandboxed_parser.h"
 #include "record/raw_tables.h"
 #include "record/target.h"
 #include "symbolize/symbolizer.h"
@@ -24,8 +25,9 @@ struct RecordOptions {
 
 /// Records a live target: until the time is over, the target has ended, or
 /// SIGINT or SIGTERM comes, which end it early without harm. The symbolizer is
-/// shown every process while it lives.
+/// shown every process while it lives; `parser` reads the files of all of them.
 /// Errors: no such target (Failed), kernel or privileges (Unsupported).
-Result<Capture> record(const RecordOptions& options, Symbolizer& symbolizer);
+Result<Capture> record(const RecordOptions& options, SandboxedParser& parser,
+                       Symbolizer& symbolizer);
 
 }  // namespace lockscope

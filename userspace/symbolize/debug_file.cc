@@ -1,10 +1,11 @@
 #include "symbolize/debug_file.h"
 
+#include <elf.h>
 #include <fcntl.h>
 #include <linux/openat2.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <zlib.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
@@ -12,55 +13,43 @@
 namespace lockscope {
 namespace {
 
-// A link without build ids makes us read the whole file for its CRC; about
-// 1 GB/s.
-constexpr uint64_t kMaxChecksummedBytes = 512 << 20;
-constexpr uint64_t kMaxDebugLinkBytes = 4096 + 8;
 constexpr size_t kMinBuildIdDigits = 8;
+constexpr const char* kDebugDirectory = "/usr/lib/debug";
 
 std::string directory_of(const std::string& path) {
   const size_t slash = path.rfind('/');
   return slash == std::string::npos ? "" : path.substr(0, slash);
 }
 
-struct DebugLink {
-  std::string name;
-  uint32_t crc = 0;
-};
-
-std::optional<DebugLink> debug_link(const ElfFile& elf) {
-  const auto bytes = elf.bytes_of(elf.find_section(".gnu_debuglink"), kMaxDebugLinkBytes);
-  if (!bytes) return std::nullopt;
-  // A file name, padded with zeros to four bytes, and the CRC.
-  DebugLink link{bytes->c_str()};
-  const size_t crc_at = (link.name.size() + 1 + 3) & ~size_t{3};
-  if (link.name.empty() || link.name.find('/') != std::string::npos || link.name == ".." ||
-      crc_at + sizeof link.crc > bytes->size()) {
-    return std::nullopt;
-  }
-  std::memcpy(&link.crc, bytes->data() + crc_at, sizeof link.crc);
-  return link;
+std::string path_of_build_id(const std::string& id) {
+  return std::string(kDebugDirectory) + "/.build-id/" + id.substr(0, 2) + "/" + id.substr(2) +
+         ".debug";
 }
 
-bool has_crc(const ElfFile& file, uint32_t expected) {
-  if (file.size_bytes() > kMaxChecksummedBytes) return false;
-  uLong crc = crc32(0, nullptr, 0);
-  std::vector<unsigned char> buffer(256 << 10);
-  for (uint64_t at = 0; at < file.size_bytes();) {
-    const size_t n = file.read_at(at, buffer.data(), buffer.size());
-    if (n == 0) return false;
-    crc = crc32(crc, buffer.data(), static_cast<uInt>(n));
-    at += n;
-  }
-  return crc == expected;
-}
-
-std::optional<ElfFile> open_elf(const std::string& root, const std::string& path) {
+// The traced process had its say in the path: what is no ELF file is none of
+// the parser's business.
+UniqueFd open_elf(const std::string& root, const std::string& path) {
   auto fd = open_in_root(root, path);
-  if (!fd) return std::nullopt;
-  auto file = ElfFile::open(std::move(*fd));
-  if (!file) return std::nullopt;
-  return std::move(*file);
+  char magic[SELFMAG];
+  if (!fd || ::pread(fd->get(), magic, sizeof magic, 0) != sizeof magic ||
+      std::memcmp(magic, ELFMAG, sizeof magic) != 0) {
+    return UniqueFd();
+  }
+  return std::move(*fd);
+}
+
+bool has_build_id(FileParser& parser, const UniqueFd& file, const std::string& id) {
+  const auto links = file ? parser.links(file.get()) : failed("no file");
+  return links && links->build_id == id;
+}
+
+bool belongs(FileParser& parser, const UniqueFd& file, const ElfLinks& links) {
+  if (!file) return false;
+  const auto its = parser.links(file.get());
+  if (!its) return false;
+  if (!links.build_id.empty() && !its->build_id.empty()) return its->build_id == links.build_id;
+  const auto checksum = parser.checksum(file.get());
+  return checksum && *checksum == links.debug_link_crc;
 }
 
 }  // namespace
@@ -85,30 +74,41 @@ Result<UniqueFd> open_in_root(const std::string& root, const std::string& path) 
   return fd;
 }
 
-std::optional<ElfFile> find_debug_file(const ElfFile& elf, const std::string& path,
-                                       const std::vector<std::string>& roots) {
-  const std::string id = elf.build_id();
-  const auto link = debug_link(elf);
+UniqueFd find_debug_file(FileParser& parser, const ElfLinks& links, const std::string& path,
+                         const std::vector<std::string>& roots) {
+  const std::string& id = links.build_id;
   for (const std::string& root : roots) {
     if (id.size() > kMinBuildIdDigits) {
-      auto file = open_elf(
-          root, "/usr/lib/debug/.build-id/" + id.substr(0, 2) + "/" + id.substr(2) + ".debug");
-      if (file && file->build_id() == id) return file;
+      UniqueFd file = open_elf(root, path_of_build_id(id));
+      if (has_build_id(parser, file, id)) return file;
     }
-    if (!link) continue;
+    if (links.debug_link.empty()) continue;
     const std::string directory = directory_of(path);
     for (const std::string& candidate :
-         {directory + "/" + link->name, directory + "/.debug/" + link->name,
-          "/usr/lib/debug" + directory + "/" + link->name}) {
-      auto file = open_elf(root, candidate);
-      if (!file) continue;
-      const std::string its_id = file->build_id();
-      const bool belongs =
-          !id.empty() && !its_id.empty() ? id == its_id : has_crc(*file, link->crc);
-      if (belongs) return file;
+         {directory + "/" + links.debug_link, directory + "/.debug/" + links.debug_link,
+          kDebugDirectory + directory + "/" + links.debug_link}) {
+      UniqueFd file = open_elf(root, candidate);
+      if (belongs(parser, file, links)) return file;
     }
   }
-  return std::nullopt;
+  return UniqueFd();
+}
+
+UniqueFd find_supplement(FileParser& parser, const ElfLinks& links,
+                         const std::vector<std::string>& roots) {
+  const std::string& id = links.supplement_id;
+  if (id.size() <= kMinBuildIdDigits) return UniqueFd();
+  const std::string directory = std::string(kDebugDirectory) + "/.dwz/";
+  for (const std::string& root : roots) {
+    // Debian's place, Fedora's, and everybody's.
+    for (const std::string& candidate :
+         {directory + "x86_64-linux-gnu/" + links.supplement, directory + links.supplement,
+          path_of_build_id(id)}) {
+      UniqueFd file = open_elf(root, candidate);
+      if (has_build_id(parser, file, id)) return file;
+    }
+  }
+  return UniqueFd();
 }
 
 }  // namespace lockscope

@@ -1,12 +1,11 @@
 #pragma once
 
-#include <optional>
 #include <string>
 #include <vector>
 
 #include "base/fd.h"
 #include "base/result.h"
-#include "symbolize/elf_file.h"
+#include "parse/file_parser.h"
 
 namespace lockscope {
 
@@ -15,10 +14,15 @@ namespace lockscope {
 /// refused without being opened.
 Result<UniqueFd> open_in_root(const std::string& root, const std::string& path);
 
-/// The separate debug file of `elf` (which the process knows as `path`), by
-/// build id or by .gnu_debuglink, in the first of `roots` that has it. Only one
-/// that belongs: same build id, or else the CRC that the link asks for.
-std::optional<ElfFile> find_debug_file(const ElfFile& elf, const std::string& path,
-                                       const std::vector<std::string>& roots);
+/// Opens the separate debug file of a file with these links (which the process
+/// knows as `path`), by build id or by .gnu_debuglink, in the first of `roots`
+/// that has it. Only one that belongs: same build id, or else the CRC that the
+/// link asks for. An invalid descriptor if there is none.
+UniqueFd find_debug_file(FileParser& parser, const ElfLinks& links, const std::string& path,
+                         const std::vector<std::string>& roots);
+
+/// Opens the file that dwz(1) moved the common parts of several debug files to.
+UniqueFd find_supplement(FileParser& parser, const ElfLinks& links,
+                         const std::vector<std::string>& roots);
 
 }  // namespace lockscope

@@ -12,7 +12,6 @@ namespace lockscope {
 namespace {
 
 constexpr size_t kMaxMangledBytes = 4 << 10;
-constexpr size_t kMaxDemangledBytes = 16 << 10;
 constexpr int kMaxAmbiguous = 8;
 
 // Without parameters, as perf and pprof show functions: overloads count as one.
@@ -103,7 +102,9 @@ bool is_control(std::string_view sequence) {
   return false;
 }
 
-std::string sanitize_up_to(std::string_view text, size_t max_bytes) {
+}  // namespace
+
+std::string sanitize(std::string_view text, size_t max_bytes) {
   std::string clean;
   clean.reserve(std::min(text.size(), max_bytes));
   while (!text.empty()) {
@@ -120,10 +121,6 @@ std::string sanitize_up_to(std::string_view text, size_t max_bytes) {
   return clean;
 }
 
-}  // namespace
-
-std::string sanitize(std::string_view text) { return sanitize_up_to(text, kMaxMangledBytes); }
-
 std::string demangle(std::string_view mangled) {
   const bool may_be_mangled =
       mangled.starts_with("_Z") || mangled.starts_with("_R") || mangled.starts_with("_GLOBAL_");
@@ -132,7 +129,7 @@ std::string demangle(std::string_view mangled) {
   const std::string name(mangled);
   thread_local Output out;  // too large for a stack that may be a small one
   if (!demangle_into(name.c_str(), &out) || out.size == 0) return sanitize(mangled);
-  return sanitize_up_to({out.bytes, out.size}, kMaxDemangledBytes);
+  return sanitize({out.bytes, out.size}, kMaxDemangledBytes);
 }
 
 }  // namespace lockscope

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <string>
 #include <string_view>
 
@@ -11,8 +12,11 @@ namespace lockscope {
 /// 4 KiB, or that would expand beyond 16 KiB, stay mangled.
 std::string demangle(std::string_view mangled);
 
+/// The most bytes that demangle() gives.
+inline constexpr size_t kMaxDemangledBytes = 16 << 10;
+
 /// `text` fit to be printed: control characters and bytes that are no UTF-8
-/// become '?', what is longer than 4 KiB is cut and ends in "...".
-std::string sanitize(std::string_view text);
+/// become '?', what is longer than `max_bytes` is cut and ends in "...".
+std::string sanitize(std::string_view text, size_t max_bytes = 4 << 10);
 
 }  // namespace lockscope

@@ -2,37 +2,78 @@
 
 #include <dwarf.h>
 #include <elfutils/libdw.h>
-#include <fcntl.h>
+#include <sys/mman.h>
 
 #include <algorithm>
 #include <cstdlib>
+#include <new>
+#include <optional>
 
 #include "symbolize/demangle.h"
 
 namespace lockscope {
 namespace {
 
-// What libdw may have to keep in memory: sections that are compressed, or all
-// of them where mapping is not safe.
-constexpr uint64_t kMaxTrustedBytes = 1 << 30;
-constexpr uint64_t kMaxUntrustedBytes = 64 << 20;
+// Of sections that are compressed: libdw keeps them in memory.
+constexpr uint64_t kMaxUnpackedBytes = 512 << 20;
 constexpr size_t kMaxUnitRanges = 4 << 20;
 constexpr size_t kMaxInlined = 64;
 
-uint64_t debug_bytes(const ElfFile& file) {
+uint64_t unpacked_bytes(const ElfFile& file) {
   uint64_t total = 0;
   for (const ElfFile::Section& section : file.sections()) {
-    if (!section.name.starts_with(".debug_") && !section.name.starts_with(".zdebug_")) continue;
-    uint64_t size = std::min<uint64_t>(section.header.sh_size, file.size_bytes());
-    if (section.header.sh_flags & SHF_COMPRESSED) {
-      Elf64_Chdr header;
-      if (file.read_at(section.header.sh_offset, &header, sizeof header) != sizeof header) continue;
-      size = header.ch_size;
-    }
-    total += std::min(size, kMaxTrustedBytes + 1);
+    if (!section.name.starts_with(".debug_") || !(section.header.sh_flags & SHF_COMPRESSED)) continue;
+    Elf64_Chdr header;
+    if (file.read_at(section.header.sh_offset, &header, sizeof header) != sizeof header) continue;
+    total += std::min<uint64_t>(header.ch_size, kMaxUnpackedBytes + 1);
   }
   return total;
 }
+
+// As operator new does it, but libdw cannot go on.
+[[noreturn]] void out_of_memory() {
+  if (const std::new_handler handler = std::get_new_handler()) handler();
+  std::abort();
+}
+
+/// A file in memory, as libdw wants it. Not by descriptor: libdw would look for
+/// the file's path, and for others by it.
+class MappedDwarf {
+ public:
+  explicit MappedDwarf(const ElfFile& file) : size_(file.size_bytes()) {
+    void* image = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file.fd(), 0);
+    if (image == MAP_FAILED) return;
+    image_ = static_cast<char*>(image);
+    if (!make_headers_writable(file)) return;
+    elf_ = elf_memory(image_, size_);
+    if (elf_) dwarf_ = dwarf_begin_elf(elf_, DWARF_C_READ, nullptr);
+    if (dwarf_) dwarf_new_oom_handler(dwarf_, out_of_memory);
+  }
+  ~MappedDwarf() {
+    if (dwarf_) dwarf_end(dwarf_);
+    if (elf_) elf_end(elf_);
+    if (image_) ::munmap(image_, size_);
+  }
+  MappedDwarf(const MappedDwarf&) = delete;
+  MappedDwarf& operator=(const MappedDwarf&) = delete;
+
+  Dwarf* get() const { return dwarf_; }
+
+ private:
+  // libelf changes the header of a section that it has unpacked. Only these
+  // pages: what is writable counts as memory of our own.
+  bool make_headers_writable(const ElfFile& file) {
+    const uint64_t begin = file.header().e_shoff & ~uint64_t{4095};
+    const uint64_t end = file.header().e_shoff + file.sections().size() * sizeof(Elf64_Shdr);
+    return ::mmap(image_ + begin, end - begin, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED,
+                  file.fd(), static_cast<off_t>(begin)) != MAP_FAILED;
+  }
+
+  size_t size_;
+  char* image_ = nullptr;
+  Elf* elf_ = nullptr;
+  Dwarf* dwarf_ = nullptr;
+};
 
 std::string function_name(Dwarf_Die* die) {
   Dwarf_Attribute attribute;
@@ -54,18 +95,15 @@ uint32_t number(Dwarf_Die* die, unsigned what) {
 
 class DwarfLines : public LineTable {
  public:
-  DwarfLines(UniqueFd fd, bool trusted) : fd_(std::move(fd)) {
-    elf_version(EV_CURRENT);
-    elf_ = elf_begin(fd_.get(), trusted ? ELF_C_READ_MMAP : ELF_C_READ, nullptr);
-    if (elf_) dwarf_ = dwarf_begin_elf(elf_, DWARF_C_READ, nullptr);
-    if (dwarf_) index_units();
+  DwarfLines(const ElfFile& file, const ElfFile* supplement) : file_(file) {
+    if (!file_.get()) return;
+    if (supplement) {
+      supplement_.emplace(*supplement);
+      if (!supplement_->get()) return;
+      dwarf_setalt(file_.get(), supplement_->get());
+    }
+    index_units();
   }
-  ~DwarfLines() override {
-    if (dwarf_) dwarf_end(dwarf_);
-    if (elf_) elf_end(elf_);
-  }
-  DwarfLines(const DwarfLines&) = delete;
-  DwarfLines& operator=(const DwarfLines&) = delete;
 
   bool ok() const { return !units_.empty(); }
 
@@ -117,9 +155,9 @@ class DwarfLines : public LineTable {
     Dwarf_Off offset = 0;
     Dwarf_Off next = 0;
     size_t header_size = 0;
-    while (dwarf_nextcu(dwarf_, offset, &next, &header_size, nullptr, nullptr, nullptr) == 0) {
+    while (dwarf_nextcu(file_.get(), offset, &next, &header_size, nullptr, nullptr, nullptr) == 0) {
       Dwarf_Die die;
-      if (dwarf_offdie(dwarf_, offset + header_size, &die)) {
+      if (dwarf_offdie(file_.get(), offset + header_size, &die)) {
         Dwarf_Addr base, start, end;
         ptrdiff_t at = 0;
         while (units_.size() < kMaxUnitRanges &&
@@ -138,7 +176,7 @@ class DwarfLines : public LineTable {
     auto after = std::upper_bound(units_.begin(), units_.end(), address,
                                   [](uint64_t a, const UnitRange& u) { return a < u.start; });
     if (after == units_.begin() || address >= std::prev(after)->end) return false;
-    return dwarf_offdie(dwarf_, std::prev(after)->unit, unit) != nullptr;
+    return dwarf_offdie(file_.get(), std::prev(after)->unit, unit) != nullptr;
   }
 
   static Frame call_site(Dwarf_Die* unit, Dwarf_Die* inlined) {
@@ -154,22 +192,22 @@ class DwarfLines : public LineTable {
     return frame;
   }
 
-  UniqueFd fd_;
-  Elf* elf_ = nullptr;
-  Dwarf* dwarf_ = nullptr;
+  std::optional<MappedDwarf> supplement_;  // outlives what refers to it
+  MappedDwarf file_;
   std::vector<UnitRange> units_;  // by start
 };
 
 }  // namespace
 
-std::unique_ptr<LineTable> open_dwarf_lines(const ElfFile& file, bool trusted) {
+std::unique_ptr<LineTable> open_dwarf_lines(const ElfFile& file, const ElfFile* supplement) {
   if (!file.find_section(".debug_info") || file.fd() < 0 ||
-      debug_bytes(file) > (trusted ? kMaxTrustedBytes : kMaxUntrustedBytes)) {
+      unpacked_bytes(file) > kMaxUnpackedBytes) {
     return nullptr;
   }
-  UniqueFd fd(::fcntl(file.fd(), F_DUPFD_CLOEXEC, 0));
-  if (!fd) return nullptr;
-  auto lines = std::make_unique<DwarfLines>(std::move(fd), trusted);
+  // libdw would go and look for it.
+  if (!supplement && file.find_section(".gnu_debugaltlink")) return nullptr;
+  elf_version(EV_CURRENT);
+  auto lines = std::make_unique<DwarfLines>(file, supplement);
   if (!lines->ok()) return nullptr;
   return lines;
 }

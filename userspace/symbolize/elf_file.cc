@@ -1,11 +1,11 @@
 #include "symbolize/elf_file.h"
 
-#include <sys/stat.h>
-
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <limits>
+
+#include "base/file_status.h"
 
 namespace lockscope {
 namespace {
@@ -16,16 +16,25 @@ constexpr uint64_t kMaxSections = 1 << 16;
 constexpr uint64_t kMaxSegments = 4096;
 constexpr uint64_t kMaxSectionNamesBytes = 4 << 20;
 constexpr uint64_t kMaxNotesBytes = 64 << 10;
-// Build ids are 20 bytes (SHA-1), 16 (MD5, UUID) or 8 (xxhash).
-constexpr uint32_t kMaxBuildIdBytes = 64;
 
 uint64_t align4(uint64_t n) { return (n + 3) & ~uint64_t{3}; }
 
 }  // namespace
 
+std::string to_hex(std::string_view bytes) {
+  static constexpr char kDigits[] = "0123456789abcdef";
+  std::string text;
+  for (const char c : bytes) {
+    const auto byte = static_cast<unsigned char>(c);
+    text += kDigits[byte >> 4];
+    text += kDigits[byte & 15];
+  }
+  return text;
+}
+
 Result<ElfFile> ElfFile::open(UniqueFd fd) {
   struct stat st;
-  if (::fstat(fd.get(), &st) != 0 || !S_ISREG(st.st_mode)) return failed("not a regular file");
+  if (file_status(fd.get(), &st) != 0 || !S_ISREG(st.st_mode)) return failed("not a regular file");
   ElfFile file;
   file.fd_ = std::move(fd);
   file.size_ = static_cast<uint64_t>(st.st_size);
@@ -166,14 +175,7 @@ std::string ElfFile::build_id_in(uint64_t offset, uint64_t size) const {
     if (data > notes->size() || note.n_descsz > notes->size() - data) return {};
     if (note.n_type == NT_GNU_BUILD_ID && note.n_namesz == 4 && note.n_descsz > 0 &&
         note.n_descsz <= kMaxBuildIdBytes && std::memcmp(notes->data() + name, "GNU", 4) == 0) {
-      static constexpr char kHex[] = "0123456789abcdef";
-      std::string id;
-      for (uint64_t i = 0; i < note.n_descsz; ++i) {
-        const auto byte = static_cast<unsigned char>((*notes)[data + i]);
-        id += kHex[byte >> 4];
-        id += kHex[byte & 15];
-      }
-      return id;
+      return to_hex(std::string_view(*notes).substr(data, note.n_descsz));
     }
     at = next;
   }

@@ -13,6 +13,12 @@
 
 namespace lockscope {
 
+/// Build ids are 20 bytes (SHA-1), 16 (MD5, UUID) or 8 (xxhash).
+inline constexpr uint32_t kMaxBuildIdBytes = 64;
+
+/// Bytes in lower-case hex.
+std::string to_hex(std::string_view bytes);
+
 /// Reads the pieces of a 64-bit little-endian ELF file that symbolization
 /// needs, from a file or from memory.
 ///

@@ -1,11 +1,10 @@
 #include "symbolize/jit_map.h"
 
-#include <sys/stat.h>
-
 #include <algorithm>
 #include <charconv>
 #include <map>
 
+#include "base/file_status.h"
 #include "process/maps.h"
 #include "symbolize/debug_file.h"
 
@@ -51,25 +50,30 @@ std::optional<Identity> identity_of(pid_t pid) {
 
 }  // namespace
 
-std::optional<JitMap> JitMap::load(pid_t pid, Stamp* stamp) {
+std::optional<UniqueFd> open_jit_map(pid_t pid, JitMapStamp* stamp) {
   const auto identity = identity_of(pid);
   if (!identity) return std::nullopt;
-  const auto fd = open_in_root("/proc/" + std::to_string(pid) + "/root",
-                               "/tmp/perf-" + std::to_string(identity->pid_inside) + ".map");
+  auto fd = open_in_root("/proc/" + std::to_string(pid) + "/root",
+                         "/tmp/perf-" + std::to_string(identity->pid_inside) + ".map");
   struct stat st;
   // /tmp is everybody's: another user must not name this one's functions.
-  if (!fd || ::fstat(fd->get(), &st) != 0 || (st.st_uid != identity->uid && st.st_uid != 0) ||
-      st.st_size > kMaxMapBytes) {
+  if (!fd || ::fstat(fd->get(), &st) != 0 || (st.st_uid != identity->uid && st.st_uid != 0)) {
     return std::nullopt;
   }
-  const Stamp now{st.st_size, st.st_mtim.tv_sec * 1'000'000'000 + st.st_mtim.tv_nsec, st.st_ino};
+  const JitMapStamp now{st.st_size, st.st_mtim.tv_sec * 1'000'000'000 + st.st_mtim.tv_nsec,
+                        st.st_ino};
   if (now == *stamp) return std::nullopt;
   *stamp = now;
+  return std::move(*fd);
+}
+
+JitMap JitMap::read(int fd) {
+  struct stat st;
+  if (file_status(fd, &st) != 0 || st.st_size > kMaxMapBytes) return {};
   std::string text(static_cast<size_t>(st.st_size), '\0');
   size_t size = 0;
   while (size < text.size()) {
-    const ssize_t n =
-        ::pread(fd->get(), text.data() + size, text.size() - size, static_cast<off_t>(size));
+    const ssize_t n = ::pread(fd, text.data() + size, text.size() - size, static_cast<off_t>(size));
     if (n <= 0) break;
     size += static_cast<size_t>(n);
   }

@@ -7,6 +7,7 @@
 #include <string>
 #include <string_view>
 
+#include "base/fd.h"
 #include "symbolize/symbol_table.h"
 
 namespace lockscope {
@@ -17,18 +18,8 @@ namespace lockscope {
 /// Python 3.12 (-X perf), .NET and others.
 class JitMap {
  public:
-  /// What a map was when it was read.
-  struct Stamp {
-    int64_t size = -1;
-    int64_t mtime_ns = -1;
-    uint64_t inode = 0;
-    bool operator==(const Stamp&) const = default;
-  };
-
-  /// The map of process `pid`, in its mount namespace and under its pid there.
-  /// Nothing if there is none, if it is neither that user's nor root's, too
-  /// large (64 MiB), or still what `stamp` says, which is updated.
-  static std::optional<JitMap> load(pid_t pid, Stamp* stamp);
+  /// A map in a file; of one above 64 MiB nothing.
+  static JitMap read(int fd);
 
   /// Lines that do not parse are left out; where functions overlap, code was
   /// replaced and the later line is right.
@@ -41,5 +32,18 @@ class JitMap {
  private:
   SymbolTable table_;
 };
+
+/// What a map was when it was opened.
+struct JitMapStamp {
+  int64_t size = -1;
+  int64_t mtime_ns = -1;
+  uint64_t inode = 0;
+  bool operator==(const JitMapStamp&) const = default;
+};
+
+/// Opens the map of process `pid`, in its mount namespace and under its pid
+/// there. Nothing if there is none, if it is neither that user's nor root's, or
+/// still what `stamp` says, which is updated.
+std::optional<UniqueFd> open_jit_map(pid_t pid, JitMapStamp* stamp);
 
 }  // namespace lockscope

@@ -55,7 +55,13 @@ bool is_rust(const ElfFile& file) {
 
 }  // namespace
 
-std::optional<std::string> exe_language(pid_t pid, const std::vector<Mapping>& maps) {
+Compiler compiler_of(const ElfFile& file) {
+  if (is_go(file)) return Compiler::Go;
+  return is_rust(file) ? Compiler::Rust : Compiler::Other;
+}
+
+std::optional<std::string> exe_language(FileParser& parser, pid_t pid,
+                                        const std::vector<Mapping>& maps) {
   const std::string link = "/proc/" + std::to_string(pid) + "/exe";
   UniqueFd fd(::open(link.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   if (!fd) return std::nullopt;
@@ -65,10 +71,10 @@ std::optional<std::string> exe_language(pid_t pid, const std::vector<Mapping>& m
   if (maps_library(maps, "libjvm.so")) return "java";
   if (name.starts_with("python") || maps_library(maps, "libpython")) return "python";
   if (name == "node" || name == "nodejs" || maps_library(maps, "libnode.so")) return "node";
-  const auto file = ElfFile::open(std::move(fd));
-  if (!file) return std::nullopt;
-  if (is_go(*file)) return "go";
-  if (is_rust(*file)) return "rust";
+  const auto compiler = parser.compiler(fd.get());
+  if (!compiler) return std::nullopt;
+  if (*compiler == Compiler::Go) return "go";
+  if (*compiler == Compiler::Rust) return "rust";
   if (maps_library(maps, "libstdc++.so") || maps_library(maps, "libc++.so")) return "c++";
   return "c";
 }

@@ -1,10 +1,8 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <vector>
 
-#include "symbolize/elf_file.h"
 #include "symbolize/frame.h"
 
 namespace lockscope {
@@ -18,9 +16,5 @@ class LineTable {
   /// Empty when nothing is known.
   virtual std::vector<Frame> find(uint64_t address) = 0;
 };
-
-/// Opens the line table of a file; null when it has none. `trusted` says that
-/// only root can have written the file.
-using OpenLines = std::unique_ptr<LineTable> (*)(const ElfFile& file, bool trusted);
 
 }  // namespace lockscope

@@ -5,18 +5,43 @@
 
 namespace lockscope {
 
+namespace {
+
+// As many as the symbolizer is sure to keep the answers of.
+constexpr size_t kAddressesAtOnce = 32 << 10;
+
+std::vector<CodeAddress> code_of(const Stack& stack, const Capture& capture) {
+  static const std::vector<Mapping> kNoMappings;
+  const Process* process = stack.process == kNone ? nullptr : &capture.processes[stack.process];
+  std::vector<CodeAddress> code;
+  for (const uint64_t address : stack.addresses) {
+    code.push_back({.pid = process ? process->pid : 0,
+                    .maps = process ? &process->mappings : &kNoMappings,
+                    .address = address,
+                    .kind = code.empty() ? AddressKind::Exact : AddressKind::Return});
+  }
+  return code;
+}
+
+}  // namespace
+
 SymbolizedCapture symbolize(Capture capture, Symbolizer& symbolizer) {
   SymbolizedCapture named;
   named.frames.reserve(capture.stacks.size());
-  const std::vector<Mapping> no_mappings;
-  for (const Stack& stack : capture.stacks) {
-    auto& frames = named.frames.emplace_back();
-    const Process* process = stack.process == kNone ? nullptr : &capture.processes[stack.process];
-    for (size_t i = 0; i < stack.addresses.size(); i++) {
-      const auto here = symbolizer.symbolize(
-          process ? process->pid : 0, process ? process->mappings : no_mappings, stack.addresses[i],
-          i == 0 ? AddressKind::Exact : AddressKind::Return);
-      frames.insert(frames.end(), here.begin(), here.end());
+  for (size_t next = 0; next < capture.stacks.size();) {
+    std::vector<CodeAddress> batch;
+    while (next < capture.stacks.size() && batch.size() < kAddressesAtOnce) {
+      const auto code = code_of(capture.stacks[next++], capture);
+      batch.insert(batch.end(), code.begin(), code.end());
+    }
+    symbolizer.prepare(batch);
+    while (named.frames.size() < next) {
+      const Stack& stack = capture.stacks[named.frames.size()];
+      auto& frames = named.frames.emplace_back();
+      for (const CodeAddress& address : code_of(stack, capture)) {
+        const auto here = symbolizer.symbolize(address);
+        frames.insert(frames.end(), here.begin(), here.end());
+      }
     }
   }
   named.capture = std::move(capture);

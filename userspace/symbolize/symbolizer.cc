@@ -6,23 +6,26 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
-#include <optional>
 #include <unordered_map>
+#include <utility>
 
+#include "process/vdso.h"
 #include "symbolize/debug_file.h"
 #include "symbolize/demangle.h"
-#include "symbolize/elf_file.h"
-#include "symbolize/elf_symbols.h"
 #include "symbolize/jit_map.h"
-#include "symbolize/mini_debug_info.h"
 
 namespace lockscope {
 namespace {
 
 // Answers kept, over all files: about 200 bytes each.
 constexpr size_t kMaxCachedAddresses = 64 << 10;
-// Mappings remembered, over all processes: a backstop against missing forget()s.
+// Mappings and files remembered, over all processes: a backstop against missing
+// forget()s.
 constexpr size_t kMaxMappings = 64 << 10;
+constexpr size_t kMaxFiles = 8 << 10;
+// Modules whose files stay open, to be loaded again when their process is gone:
+// of 1,024 descriptors that a process may have.
+constexpr size_t kMaxKeptOpen = 256;
 
 // JIT maps kept, one a process; and how often one is looked at for new names.
 constexpr size_t kMaxJitMaps = 64;
@@ -51,69 +54,51 @@ Result<UniqueFd> open_file_of(pid_t pid, const Mapping& mapping) {
   return fd;
 }
 
-bool is_owned_by_root(const ElfFile& file) {
-  struct stat st;
-  return file.fd() >= 0 && ::fstat(file.fd(), &st) == 0 && st.st_uid == 0 &&
-         (st.st_mode & (S_IWGRP | S_IWOTH)) == 0;
-}
-
 Frame unnamed(const std::string& module, uint64_t offset) {
   return {.function = module + "+" + hex(offset), .module = module};
 }
 
 }  // namespace
 
-// What is kept of a file.
-struct Symbolizer::Module {
-  std::string name;
-  std::string build_id;
-  bool is_elf = false;
-  std::vector<Elf64_Phdr> segments;  // those that are loaded, code first
-  ElfSymbols symbols;
-  std::optional<ElfFile> debug_info;  // until the first line is asked for
-  bool debug_info_trusted = false;
-  std::unique_ptr<LineTable> lines;
+// Symbols in the parser, and what came of them.
+struct Symbolizer::Table {
+  std::string name;  // of the module, as in frames
+  UniqueFd file;     // these are kept to load the symbols again
+  UniqueFd debug_file;
+  UniqueFd supplement;
+  bool is_jit_map = false;
+  bool lines = false;
+  SymbolsId id = 0;
+  uint64_t bytes = 0;  // in the parser's memory
+  uint64_t count = 0;
+  std::vector<LoadedSymbols::Segment> segments;
   uint64_t last_used = 0;
-  std::unordered_map<uint64_t, std::vector<Frame>> answers;  // by lookup address
+  // By address; empty when nothing there has a name.
+  std::unordered_map<uint64_t, std::vector<Frame>> answers;
 
-  explicit Module(std::string name) : name(std::move(name)) {}
-
-  void read(const ElfFile& file, const ElfFile* debug_file) {
-    is_elf = true;
-    build_id = file.build_id();
-    segments = file.segments();
-    std::erase_if(segments, [](const Elf64_Phdr& s) { return s.p_type != PT_LOAD; });
-    std::stable_partition(segments.begin(), segments.end(),
-                          [](const Elf64_Phdr& s) { return s.p_flags & PF_X; });
-    symbols = ElfSymbols::load(file, debug_file);
+  void close() {
+    file.reset();
+    debug_file.reset();
+    supplement.reset();
   }
 
   std::optional<uint64_t> address_of_offset(uint64_t offset) const {
-    for (const Elf64_Phdr& s : segments) {
-      if (offset >= s.p_offset && offset - s.p_offset < s.p_filesz) {
-        return s.p_vaddr + (offset - s.p_offset);
+    for (const auto& s : segments) {
+      if (offset >= s.file_offset && offset - s.file_offset < s.size) {
+        return s.address + (offset - s.file_offset);
       }
     }
     return std::nullopt;
   }
 
-  /// Empty when nothing there has a name.
-  std::vector<Frame> frames_at(uint64_t address, OpenLines open_lines) {
-    if (debug_info) {
-      lines = open_lines(*debug_info, debug_info_trusted);
-      debug_info.reset();
+  std::vector<Frame> frames_of(Names names) const {
+    std::vector<Frame> frames = std::move(names.frames);
+    if (frames.empty()) return frames;
+    std::string& function = frames.back().function;
+    if (function.empty() && names.nameless_start != 0) {
+      function = name + "!fn@" + hex(names.nameless_start);
     }
-    std::vector<Frame> frames;
-    if (lines) frames = lines->find(address);
-    if (frames.empty()) frames.emplace_back();
-    // The symbol table's name for the function itself: the same whether or not
-    // there are lines.
-    if (const auto symbol = symbols.find(address)) {
-      frames.back().function = demangle(symbol->name);
-    } else if (const auto range = symbols.find_range(address); range && !lines) {
-      frames.back().function = name + "!fn@" + hex(range->start);
-    }
-    if (frames.back().function.empty()) return {};
+    if (function.empty()) return {};
     for (Frame& frame : frames) {
       frame.module = name;
       if (frame.function.empty()) frame.function = "[inlined]";
@@ -122,57 +107,86 @@ struct Symbolizer::Module {
   }
 };
 
-struct Symbolizer::JitState {
-  JitMap map;
-  JitMap::Stamp stamp;
+struct Symbolizer::Module : Table {
+  std::string build_id;
+  bool is_elf = false;
+  bool kept_open = false;
+};
+
+struct Symbolizer::JitTable : Table {
+  JitMapStamp stamp;
   std::chrono::steady_clock::time_point checked;
 };
 
-Symbolizer::Symbolizer(SymbolizerOptions options) : options_(options) {}
+// Where a name is to be looked up, and what to say if there is none.
+struct Symbolizer::Place {
+  std::shared_ptr<Table> table;  // may be null
+  uint64_t address = 0;          // in it
+  Frame otherwise;
+};
+
+Symbolizer::Symbolizer(FileParser& parser, SymbolizerOptions options)
+    : parser_(parser), options_(options) {}
 Symbolizer::~Symbolizer() = default;
 
-std::vector<Frame> Symbolizer::symbolize(pid_t pid, const std::vector<Mapping>& maps,
-                                         uint64_t address, AddressKind kind) {
+std::vector<Frame> Symbolizer::symbolize(const CodeAddress& address) {
+  const Place place = place_of(address);
+  if (place.table) {
+    auto& answers = place.table->answers;
+    if (!answers.contains(place.address)) {
+      if (cached_addresses_ >= kMaxCachedAddresses) forget_answers();
+      ask(*place.table, {place.address});
+    }
+    const auto& frames = answers[place.address];
+    if (!frames.empty()) return frames;
+  }
+  return {place.otherwise};
+}
+
+void Symbolizer::prepare(std::span<const CodeAddress> addresses) {
+  if (cached_addresses_ + addresses.size() > kMaxCachedAddresses) forget_answers();
+  std::map<std::shared_ptr<Table>, std::vector<uint64_t>> wanted;
+  for (const CodeAddress& address : addresses) {
+    const Place place = place_of(address);
+    if (!place.table || place.table->answers.contains(place.address)) continue;
+    wanted[place.table].push_back(place.address);
+  }
+  for (auto& [table, list] : wanted) {
+    std::sort(list.begin(), list.end());
+    list.erase(std::unique(list.begin(), list.end()), list.end());
+    ask(*table, list);
+  }
+}
+
+Symbolizer::Place Symbolizer::place_of(const CodeAddress& at) {
   // A call may be the last instruction of its function, even of its mapping.
-  const uint64_t step = kind == AddressKind::Return && address > 0 ? 1 : 0;
-  const uint64_t lookup = address - step;
-  const Mapping* mapping = find_mapping(maps, lookup);
-  if (!mapping) return {unnamed("[unknown]", address)};
+  const uint64_t step = at.kind == AddressKind::Return && at.address > 0 ? 1 : 0;
+  const uint64_t lookup = at.address - step;
+  const Mapping* mapping = find_mapping(*at.maps, lookup);
+  if (!mapping) return {nullptr, 0, unnamed("[unknown]", at.address)};
   const uint64_t offset = lookup - mapping->start + mapping->file_offset;
   if (!mapping->has_file() && mapping->path != "[vdso]") {
-    if (auto frame = jit_frame(pid, lookup)) return {*frame};
-    if (mapping->path.empty() && jit_maps_[pid].map.size() > 0) {
-      return {unnamed("[jit]", lookup - mapping->start + step)};
-    }
-    const std::string name = mapping->path.empty() ? "[anon]" : sanitize(mapping->path);
-    return {unnamed(name, lookup - mapping->start + step)};
+    const auto jit = jit_table(at.pid, lookup);
+    const std::string name = !mapping->path.empty() ? sanitize(mapping->path)
+                             : jit->count > 0       ? "[jit]"
+                                                    : "[anon]";
+    return {jit, lookup, unnamed(name, lookup - mapping->start + step)};
   }
 
-  Module& module = module_for(pid, *mapping);
+  const auto module = module_for(at.pid, *mapping);
   // Run-time systems also put code into files without a name (memfd).
-  if (!module.is_elf) {
-    if (auto frame = jit_frame(pid, lookup)) return {*frame};
+  if (!module->is_elf) {
+    return {jit_table(at.pid, lookup), lookup, unnamed(module->name, offset + step)};
   }
-  const auto in_file = module.address_of_offset(offset);
-  if (!in_file) return {unnamed(module.name, offset + step)};
-  const auto known = module.answers.find(*in_file);
-  if (known != module.answers.end()) return known->second;
-  std::vector<Frame> frames = module.frames_at(*in_file, options_.open_lines);
+  const auto in_file = module->address_of_offset(offset);
+  if (!in_file) return {nullptr, 0, unnamed(module->name, offset + step)};
   // The address as the stack has it.
-  if (frames.empty()) return {unnamed(module.name, *in_file + step)};
-  if (cached_addresses_ >= kMaxCachedAddresses) {
-    for (auto& [key, m] : by_file_) m->answers.clear();
-    if (vdso_) vdso_->answers.clear();
-    cached_addresses_ = 0;
-  }
-  module.answers.emplace(*in_file, frames);
-  ++cached_addresses_;
-  return frames;
+  return {module, *in_file, unnamed(module->name, *in_file + step)};
 }
 
 std::string Symbolizer::build_id(pid_t pid, const Mapping& mapping) {
   if (!mapping.has_file() && mapping.path != "[vdso]") return {};
-  return module_for(pid, mapping).build_id;
+  return module_for(pid, mapping)->build_id;
 }
 
 void Symbolizer::preload(pid_t pid, const std::vector<Mapping>& maps) {
@@ -183,104 +197,190 @@ void Symbolizer::preload(pid_t pid, const std::vector<Mapping>& maps) {
 
 void Symbolizer::forget(pid_t pid) {
   std::erase_if(by_mapping_, [pid](const auto& entry) { return entry.first.pid == pid; });
-  jit_maps_.erase(pid);
+  const auto jit = jit_tables_.find(pid);
+  if (jit == jit_tables_.end()) return;
+  unload(*jit->second);
+  jit_tables_.erase(jit);
 }
 
 // The run-time system appends to its map as it goes, so an unknown address is a
 // reason to look again; but not at every one.
-std::optional<Frame> Symbolizer::jit_frame(pid_t pid, uint64_t address) {
-  if (jit_maps_.size() >= kMaxJitMaps && !jit_maps_.contains(pid)) jit_maps_.clear();
-  JitState& state = jit_maps_[pid];
-  auto symbol = state.map.find(address);
-  const auto now = std::chrono::steady_clock::now();
-  if (!symbol && now - state.checked >= kJitMapRecheck) {
-    state.checked = now;
-    if (auto map = JitMap::load(pid, &state.stamp)) state.map = std::move(*map);
-    symbol = state.map.find(address);
+std::shared_ptr<Symbolizer::JitTable> Symbolizer::jit_table(pid_t pid, uint64_t address) {
+  if (jit_tables_.size() >= kMaxJitMaps && !jit_tables_.contains(pid)) {
+    const auto oldest = std::min_element(
+        jit_tables_.begin(), jit_tables_.end(),
+        [](const auto& a, const auto& b) { return a.second->last_used < b.second->last_used; });
+    unload(*oldest->second);
+    oldest->second->close();
+    jit_tables_.erase(oldest);
   }
-  if (!symbol) return std::nullopt;
-  return Frame{.function = demangle(symbol->name), .module = "[jit]"};
+  auto& table = jit_tables_[pid];
+  if (!table) {
+    table = std::make_shared<JitTable>();
+    table->name = "[jit]";
+    table->is_jit_map = true;
+  }
+  table->last_used = ++clock_;
+  const auto known = table->answers.find(address);
+  if (known != table->answers.end() && !known->second.empty()) return table;
+  const auto now = std::chrono::steady_clock::now();
+  if (now - table->checked < kJitMapRecheck) return table;
+  table->checked = now;
+  if (auto file = open_jit_map(pid, &table->stamp)) {
+    unload(*table);
+    cached_addresses_ -= table->answers.size();
+    table->answers.clear();
+    table->file = std::move(*file);
+    load(*table);
+  }
+  return table;
 }
 
-Symbolizer::Module& Symbolizer::module_for(pid_t pid, const Mapping& mapping) {
+std::shared_ptr<Symbolizer::Module> Symbolizer::module_for(pid_t pid, const Mapping& mapping) {
   if (!mapping.has_file()) {
-    if (!vdso_) vdso_ = load_vdso();
-    return *vdso_;
+    if (!vdso_) vdso_ = open_vdso_module();
+    return vdso_;
   }
   const MappingKey key{pid, mapping.start, mapping.file_offset, mapping.inode};
   auto known = by_mapping_.find(key);
-  if (known == by_mapping_.end() && by_mapping_.size() >= kMaxMappings) by_mapping_.clear();
-  if (known == by_mapping_.end()) known = by_mapping_.emplace(key, load(pid, mapping)).first;
-  known->second->last_used = ++clock_;
-  return *known->second;
+  if (known == by_mapping_.end()) {
+    if (by_mapping_.size() >= kMaxMappings) by_mapping_.clear();
+    known = by_mapping_.emplace(key, open(pid, mapping)).first;
+  }
+  Module& module = *known->second;
+  module.last_used = ++clock_;
+  if (module.is_elf && !module.kept_open && !parser_.holds(module.id)) {
+    if (auto file = open_file_of(pid, mapping)) {
+      find_sources(pid, mapping, std::move(*file), module);
+      load(module);
+      module.close();
+    }
+  }
+  return known->second;
 }
 
-std::shared_ptr<Symbolizer::Module> Symbolizer::load(pid_t pid, const Mapping& mapping) {
-  auto fd = open_file_of(pid, mapping);
+std::shared_ptr<Symbolizer::Module> Symbolizer::open(pid_t pid, const Mapping& mapping) {
+  auto module = std::make_shared<Module>();
+  module->name = base_name(mapping.path);
+  auto file = open_file_of(pid, mapping);
   struct stat st;
-  if (!fd || ::fstat(fd->get(), &st) != 0) {
-    return std::make_shared<Module>(base_name(mapping.path));
-  }
-  const std::string name = base_name(mapping.path);
-  const FileKey key{st.st_dev, st.st_ino, st.st_size, st.st_mtim.tv_sec, st.st_mtim.tv_nsec, name};
-  if (auto known = by_file_.find(key); known != by_file_.end()) return known->second;
+  if (!file || ::fstat(file->get(), &st) != 0) return module;
+  const FileKey key{st.st_dev,         st.st_ino,          st.st_size,
+                    st.st_mtim.tv_sec, st.st_mtim.tv_nsec, module->name};
+  if (const auto known = by_file_.find(key); known != by_file_.end()) return known->second;
+  if (by_file_.size() >= kMaxFiles) forget_files();
 
-  auto module = std::make_shared<Module>(name);
-  if (auto file = ElfFile::open(std::move(*fd))) {
-    std::optional<ElfFile> debug_file;
-    const bool wants_lines = options_.open_lines && !file->find_section(".debug_info");
-    const bool wants_symbols = !file->find_section(SHT_SYMTAB);
-    if (options_.debug_files && (wants_lines || wants_symbols)) {
-      debug_file = find_debug_file(*file, mapping.path, {root_of(pid), "/"});
-    }
-    if (wants_symbols && !debug_file) debug_file = read_mini_debug_info(*file);
-    module->read(*file, debug_file ? &*debug_file : nullptr);
-    if (options_.open_lines) {
-      const bool trusted =
-          is_owned_by_root(*file) && (!debug_file || is_owned_by_root(*debug_file));
-      ElfFile& with_lines = wants_lines && debug_file ? *debug_file : *file;
-      if ((trusted || options_.lines_of_any_owner) && with_lines.find_section(".debug_info")) {
-        module->debug_info = std::move(with_lines);
-        module->debug_info_trusted = trusted;
-      }
-    }
-  }
-  by_file_.emplace(key, module);
-  table_bytes_ += module->symbols.size_bytes();
   module->last_used = ++clock_;
-  shrink(module.get());
+  find_sources(pid, mapping, std::move(*file), *module);
+  load(*module);
+  module->kept_open = module->is_elf && kept_open_ < kMaxKeptOpen;
+  kept_open_ += module->kept_open;
+  if (!module->kept_open) module->close();
+  by_file_.emplace(key, module);
   return module;
 }
 
-std::shared_ptr<Symbolizer::Module> Symbolizer::load_vdso() {
-  auto module = std::make_shared<Module>("[vdso]");
-  // The kernel maps the same image into every process: take our own.
-  const auto maps = read_maps(::getpid());
-  if (!maps) return module;
-  for (const Mapping& mapping : *maps) {
-    if (mapping.path != "[vdso]") continue;
-    auto file = ElfFile::from_memory(
-        std::string(reinterpret_cast<const char*>(mapping.start), mapping.end - mapping.start));
-    if (file) module->read(*file, nullptr);
+void Symbolizer::find_sources(pid_t pid, const Mapping& mapping, UniqueFd file, Module& module) {
+  module.file = std::move(file);
+  module.lines = options_.lines;
+  const auto links = parser_.links(module.file.get());
+  if (!links) return;
+  module.is_elf = true;
+  module.build_id = links->build_id;
+  const bool wants_lines = options_.lines && !links->has_lines;
+  if (!options_.debug_files || (links->has_symbols && !options_.lines)) return;
+  const std::vector<std::string> roots = {root_of(pid), "/"};
+  if (wants_lines || !links->has_symbols) {
+    module.debug_file = find_debug_file(parser_, *links, mapping.path, roots);
   }
+  if (!options_.lines) return;
+  const auto with_lines =
+      wants_lines && module.debug_file ? parser_.links(module.debug_file.get()) : links;
+  if (with_lines) module.supplement = find_supplement(parser_, *with_lines, roots);
+}
+
+std::shared_ptr<Symbolizer::Module> Symbolizer::open_vdso_module() {
+  auto module = std::make_shared<Module>();
+  module->name = "[vdso]";
+  auto file = open_vdso();
+  if (!file) return module;
+  module->kept_open = true;
+  find_sources(::getpid(), {.path = module->name}, std::move(*file), *module);
+  load(*module);
   return module;
+}
+
+/// Sees to it that the parser holds the table; false if it can't.
+bool Symbolizer::load(Table& table) {
+  if (parser_.holds(table.id)) return true;
+  table_bytes_ -= std::exchange(table.bytes, 0);
+  table.id = 0;
+  if (!table.file) return false;
+  auto loaded = table.is_jit_map
+                    ? parser_.load_jit_map(table.file.get())
+                    : parser_.load_symbols({.file = table.file.get(),
+                                            .debug_file = table.debug_file.get(),
+                                            .supplement = table.supplement.get(),
+                                            .lines = table.lines});
+  if (!loaded) return false;
+  table.id = loaded->id;
+  table.bytes = loaded->table_bytes;
+  table.count = loaded->count;
+  table.segments = std::move(loaded->segments);
+  table_bytes_ += table.bytes;
+  shrink(table);
+  return true;
+}
+
+void Symbolizer::unload(Table& table) {
+  if (table.id != 0) parser_.unload(table.id);
+  table_bytes_ -= std::exchange(table.bytes, 0);
+  table.id = 0;
+}
+
+void Symbolizer::ask(Table& table, const std::vector<uint64_t>& addresses) {
+  std::vector<Names> names;
+  for (int tries = 0; tries < 2 && names.empty() && load(table); ++tries) {
+    if (auto found = parser_.find(table.id, addresses)) names = std::move(*found);
+    // DWARF is what is hardest to read: better no lines than no names.
+    if (names.empty()) table.lines = false;
+  }
+  // What could not be found out now is not asked again for every stack.
+  names.resize(addresses.size());
+  for (size_t i = 0; i < addresses.size(); ++i) {
+    const bool is_new =
+        table.answers.emplace(addresses[i], table.frames_of(std::move(names[i]))).second;
+    cached_addresses_ += is_new;
+  }
+}
+
+void Symbolizer::forget_answers() {
+  for (auto& [key, module] : by_file_) module->answers.clear();
+  for (auto& [pid, table] : jit_tables_) table->answers.clear();
+  if (vdso_) vdso_->answers.clear();
+  cached_addresses_ = 0;
+}
+
+void Symbolizer::forget_files() {
+  forget_answers();
+  for (auto& [key, module] : by_file_) unload(*module);
+  by_mapping_.clear();
+  by_file_.clear();
+  kept_open_ = 0;
 }
 
 // Drops the least recently used tables until the rest fits.
-void Symbolizer::shrink(const Module* keep) {
-  while (table_bytes_ > options_.max_table_bytes && by_file_.size() > 1) {
-    auto oldest = by_file_.end();
-    for (auto it = by_file_.begin(); it != by_file_.end(); ++it) {
-      if (it->second.get() == keep) continue;
-      if (oldest == by_file_.end() || it->second->last_used < oldest->second->last_used) {
-        oldest = it;
-      }
-    }
-    const auto module = oldest->second;
-    table_bytes_ -= module->symbols.size_bytes();
-    cached_addresses_ -= module->answers.size();
-    by_file_.erase(oldest);
-    std::erase_if(by_mapping_, [&](const auto& entry) { return entry.second == module; });
+void Symbolizer::shrink(const Table& keep) {
+  while (table_bytes_ > options_.max_table_bytes) {
+    Table* oldest = nullptr;
+    const auto consider = [&](Table& table) {
+      if (&table == &keep || table.bytes == 0) return;
+      if (!oldest || table.last_used < oldest->last_used) oldest = &table;
+    };
+    for (auto& [key, module] : by_file_) consider(*module);
+    for (auto& [pid, table] : jit_tables_) consider(*table);
+    if (!oldest) return;
+    unload(*oldest);
   }
 }
 

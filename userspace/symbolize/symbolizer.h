@@ -6,13 +6,14 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <tuple>
 #include <vector>
 
+#include "parse/file_parser.h"
 #include "process/maps.h"
 #include "symbolize/frame.h"
-#include "symbolize/line_table.h"
 
 namespace lockscope {
 
@@ -23,34 +24,42 @@ enum class AddressKind {
 };
 
 struct SymbolizerOptions {
-  /// Symbol tables kept in memory; the least recently used are dropped. The
-  /// largest by itself may exceed it.
+  /// Symbol tables kept in the parser's memory; the least recently used are
+  /// dropped. The largest by itself may exceed it.
   size_t max_table_bytes = 64 << 20;
   /// Look for separate debug files (/usr/lib/debug, .gnu_debuglink).
   bool debug_files = true;
-  /// Where source lines and inlined functions come from: open_dwarf_lines, or
-  /// null for none.
-  OpenLines open_lines = nullptr;
-  /// Also for files that others than root own. DWARF is read by a library that
-  /// is not made for hostile files: for those whom the user trusts.
-  bool lines_of_any_owner = false;
+  /// Source lines and inlined functions, from DWARF.
+  bool lines = false;
+};
+
+/// An address of a process, whose mappings are `maps`.
+struct CodeAddress {
+  pid_t pid = 0;
+  const std::vector<Mapping>* maps = nullptr;
+  uint64_t address = 0;
+  AddressKind kind = AddressKind::Exact;
 };
 
 /// Names addresses of other processes. Tables are loaded when first needed and
-/// shared by all processes that map the same file. For use by one thread.
+/// shared by all processes that map the same file. Files are read by `parser`,
+/// which may lose what it has loaded: it is then loaded again. For use by one
+/// thread.
 class Symbolizer {
  public:
-  explicit Symbolizer(SymbolizerOptions options = {});
+  explicit Symbolizer(FileParser& parser, SymbolizerOptions options = {});
   ~Symbolizer();
 
-  /// The frames at `address` of process `pid`, whose mappings are `maps`:
-  /// functions inlined there first, then the function itself. At least one;
-  /// "module!fn@0xSTART" when only a function's place is known,
-  /// "module+0xADDRESS" (as in the file, before relocation) when nothing is.
-  /// About 1 µs once the file's table is loaded. The process may be gone if its
-  /// files were loaded before, or are still to be found by their path.
-  std::vector<Frame> symbolize(pid_t pid, const std::vector<Mapping>& maps, uint64_t address,
-                               AddressKind kind);
+  /// The frames at an address: functions inlined there first, then the function
+  /// itself. At least one; "module!fn@0xSTART" when only a function's place is
+  /// known, "module+0xADDRESS" (as in the file, before relocation) when nothing
+  /// is. The process may be gone if its files were loaded before, or are still to
+  /// be found by their path. 30 µs if the parser has to be asked.
+  std::vector<Frame> symbolize(const CodeAddress& address);
+
+  /// Asks the parser for many addresses at once, about 1 µs each without lines;
+  /// symbolize() then knows them (of 64 Ki at a time).
+  void prepare(std::span<const CodeAddress> addresses);
 
   /// The build id of a mapped file in hex, empty when there is none.
   std::string build_id(pid_t pid, const Mapping& mapping);
@@ -61,12 +70,14 @@ class Symbolizer {
   /// Forgets what is known of a process by its pid, which may be used anew.
   void forget(pid_t pid);
 
-  /// Memory used by symbol tables.
+  /// Memory used by symbol tables, in the parser.
   size_t table_bytes() const { return table_bytes_; }
 
  private:
+  struct Table;
   struct Module;
-  struct JitState;
+  struct JitTable;
+  struct Place;
   struct MappingKey {
     pid_t pid;
     uint64_t start;
@@ -77,18 +88,27 @@ class Symbolizer {
   // A file as long as nobody writes to it, under one of its names.
   using FileKey = std::tuple<uint64_t, uint64_t, int64_t, int64_t, int64_t, std::string>;
 
-  Module& module_for(pid_t pid, const Mapping& mapping);
-  std::shared_ptr<Module> load(pid_t pid, const Mapping& mapping);
-  std::shared_ptr<Module> load_vdso();
-  void shrink(const Module* keep);
-  std::optional<Frame> jit_frame(pid_t pid, uint64_t address);
+  Place place_of(const CodeAddress& address);
+  std::shared_ptr<Module> module_for(pid_t pid, const Mapping& mapping);
+  std::shared_ptr<Module> open(pid_t pid, const Mapping& mapping);
+  std::shared_ptr<Module> open_vdso_module();
+  void find_sources(pid_t pid, const Mapping& mapping, UniqueFd file, Module& module);
+  std::shared_ptr<JitTable> jit_table(pid_t pid, uint64_t address);
+  bool load(Table& table);
+  void unload(Table& table);
+  void ask(Table& table, const std::vector<uint64_t>& addresses);
+  void forget_answers();
+  void forget_files();
+  void shrink(const Table& keep);
 
+  FileParser& parser_;
   SymbolizerOptions options_;
   std::map<MappingKey, std::shared_ptr<Module>> by_mapping_;
   std::map<FileKey, std::shared_ptr<Module>> by_file_;
   std::shared_ptr<Module> vdso_;
-  std::map<pid_t, JitState> jit_maps_;
+  std::map<pid_t, std::shared_ptr<JitTable>> jit_tables_;
   size_t table_bytes_ = 0;
+  size_t kept_open_ = 0;  // modules whose files are
   size_t cached_addresses_ = 0;
   uint64_t clock_ = 0;  // counts uses, for the least recent one
 };

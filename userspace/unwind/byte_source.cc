@@ -1,16 +1,17 @@
 #include "unwind/byte_source.h"
 
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
+
+#include "base/file_status.h"
 
 namespace lockscope {
 
 uint64_t ByteSource::size() const {
   if (fd_ < 0) return bytes_.size();
   struct stat info {};
-  if (::fstat(fd_, &info) != 0 || info.st_size < 0) return 0;
+  if (file_status(fd_, &info) != 0 || info.st_size < 0) return 0;
   return static_cast<uint64_t>(info.st_size);
 }
 

@@ -8,6 +8,7 @@
 #include <charconv>
 #include <cstring>
 #include <string>
+#include <utility>
 
 namespace lockscope {
 namespace {
@@ -39,9 +40,9 @@ bool same(const ls_unwind_mapping& a, const ls_unwind_mapping& b) {
 
 }  // namespace
 
-ProcessTables::ProcessTables(UnwindMemory& memory, uint32_t max_megabytes)
+ProcessTables::ProcessTables(UnwindMemory& memory, BuildTable build, uint32_t max_megabytes)
     : pool_(memory, max_megabytes),
-      store_(pool_, [this](const StoredTable& table) { forget_table(table); }) {}
+      store_(pool_, std::move(build), [this](const StoredTable& table) { forget_table(table); }) {}
 
 Status ProcessTables::add_process(pid_t tgid) {
   Process fresh;

@@ -23,7 +23,8 @@ class ProcessTables {
   /// Of the 64 MB that kernel tables may take.
   static constexpr uint32_t kMaxPoolMegabytes = 40;
 
-  explicit ProcessTables(UnwindMemory& memory, uint32_t max_megabytes = kMaxPoolMegabytes);
+  ProcessTables(UnwindMemory& memory, BuildTable build,
+                uint32_t max_megabytes = kMaxPoolMegabytes);
 
   /// Reads the process's mappings (again) and publishes tables for them. Fails
   /// only if the process can't be read or there is no room for its list;

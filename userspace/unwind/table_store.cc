@@ -1,14 +1,12 @@
 #include "unwind/table_store.h"
 
-#include <elf.h>
-#include <sys/auxv.h>
 #include <sys/stat.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
 
-#include "process/maps.h"
+#include "process/vdso.h"
 
 namespace lockscope {
 namespace {
@@ -44,23 +42,17 @@ Result<const StoredTable*> TableStore::of_file(int fd) {
   if (::fstat(fd, &info) != 0) return failed(std::strerror(errno));
   const FileKey key{info.st_dev, info.st_ino, static_cast<uint64_t>(info.st_size),
                     info.st_mtim.tv_sec, info.st_mtim.tv_nsec};
-  return load(key, ByteSource::of_file(fd));
+  return load(key, fd);
 }
 
 Result<const StoredTable*> TableStore::of_vdso() {
-  const uint64_t address = ::getauxval(AT_SYSINFO_EHDR);
-  if (address == 0) return failed("no vdso");
-  if (const auto known = tables_.find(FileKey{}); known != tables_.end())
-    return load(FileKey{}, ByteSource::of_memory({}));
-  auto maps = read_maps(::getpid());
-  if (!maps) return maps.error();
-  const Mapping* mapping = find_mapping(*maps, address);
-  if (!mapping) return failed("no vdso");
-  return load(FileKey{}, ByteSource::of_memory({reinterpret_cast<const uint8_t*>(address),
-                                                mapping->end - mapping->start}));
+  if (tables_.contains(FileKey{})) return load(FileKey{}, -1);
+  const auto vdso = open_vdso();
+  if (!vdso) return vdso.error();
+  return load(FileKey{}, vdso->get());
 }
 
-Result<const StoredTable*> TableStore::load(const FileKey& key, const ByteSource& source) {
+Result<const StoredTable*> TableStore::load(const FileKey& key, int fd) {
   if (const auto known = tables_.find(key); known != tables_.end()) {
     known->second->last_use = round_;
     return known->second.get();
@@ -68,7 +60,7 @@ Result<const StoredTable*> TableStore::load(const FileKey& key, const ByteSource
   auto stored = std::make_unique<StoredTable>();
   stored->last_use = round_;
   // A file without unwind information is remembered as such, too.
-  if (auto table = build_cfa_table(source)) {
+  if (auto table = build_(fd)) {
     if (auto status = upload(*table, *stored); !status) {
       give_back(*stored);
       ++refused_;

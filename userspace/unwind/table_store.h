@@ -26,6 +26,10 @@ struct StoredTable {
   uint64_t last_use = 0;
 };
 
+/// Builds the table of an ELF file; see build_cfa_table(). That reads hostile
+/// files: other than in tests, a FileParser does it.
+using BuildTable = std::function<Result<CfaTable>(int fd)>;
+
 /// Keeps one table per file, however many processes map it. Files are told
 /// apart by device, inode, time of change and size, not by build id: that one
 /// is for the file's maker to choose, who could spoil libc for everybody.
@@ -33,8 +37,8 @@ class TableStore {
  public:
   /// `on_evict` is told before a table's memory is given back; whoever refers
   /// to it must stop.
-  TableStore(UnwindPool& pool, std::function<void(const StoredTable&)> on_evict)
-      : pool_(pool), on_evict_(std::move(on_evict)) {}
+  TableStore(UnwindPool& pool, BuildTable build, std::function<void(const StoredTable&)> on_evict)
+      : pool_(pool), build_(std::move(build)), on_evict_(std::move(on_evict)) {}
 
   /// The table of the file behind `fd`, built if need be (about 1 ms for libc,
   /// 50 ms for a 60 MB libLLVM). When the pool is full the tables that were used
@@ -59,7 +63,7 @@ class TableStore {
     auto operator<=>(const FileKey&) const = default;
   };
 
-  Result<const StoredTable*> load(const FileKey& key, const ByteSource& source);
+  Result<const StoredTable*> load(const FileKey& key, int fd);
   Status upload(const CfaTable& table, StoredTable& stored);
   Status upload_segment(const CfaSegment& segment, const std::vector<uint16_t>& numbers,
                         StoredTable& stored);
@@ -68,6 +72,7 @@ class TableStore {
   void give_back(StoredTable& stored);
 
   UnwindPool& pool_;
+  BuildTable build_;
   std::function<void(const StoredTable&)> on_evict_;
   std::map<FileKey, std::unique_ptr<StoredTable>> tables_;
   uint64_t round_ = 1;

@@ -273,7 +273,8 @@ int main(int argc, char** argv) {
                                .ls_unwind_rules = fd("ls_unwind_rules"),
                                .ls_unwind_processes = fd("ls_unwind_processes"),
                                .ls_unwind_requests = fd("ls_unwind_requests")});
-    ProcessTables tables(memory);
+    ProcessTables tables(memory,
+                         [](int fd) { return build_cfa_table(ByteSource::of_file(fd)); });
     const auto before = Clock::now();
     if (auto status = tables.add_process(pid); !status) {
       std::printf("%s\n", status.error().message.c_str());

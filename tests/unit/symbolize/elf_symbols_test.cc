@@ -6,7 +6,6 @@
 #include <cstring>
 
 #include "programs.h"
-#include "symbolize/debug_file.h"
 
 namespace lockscope {
 namespace {
@@ -164,63 +163,6 @@ TEST(ElfSymbols, WithoutSectionHeaders) {
   ASSERT_TRUE(file.ok());
   EXPECT_FALSE(const_cast<ElfFile&>(*file).build_id().empty());
   EXPECT_EQ(ElfSymbols::load(*file).size(), 0u);
-}
-
-TEST(DebugFile, ByLinkWithCrc) {
-  TempDir dir;
-  compile(kFunctions, dir / "a", "-O1 -Wl,--build-id=none");
-  const auto truth = nm(dir / "a");
-  run("cd " + dir.path() + " && objcopy --only-keep-debug a a.debug && strip a && " +
-      "objcopy --add-gnu-debuglink=a.debug a");
-  const ElfFile file = open_elf(dir / "a");
-  EXPECT_EQ(file.build_id(), "");
-  {
-    const auto debug = find_debug_file(file, dir / "a", {"/"});
-    ASSERT_TRUE(debug);
-    const ElfSymbols symbols = ElfSymbols::load(file, &*debug);
-    EXPECT_EQ(name_at(symbols, truth.at("hidden")), "hidden");
-  }
-  // In .debug/ as well, and through a link that stays inside the root.
-  run("mkdir " + (dir / ".debug") + " && mv " + (dir / "a.debug") + " " + (dir / ".debug"));
-  EXPECT_TRUE(find_debug_file(file, dir / "a", {"/"}));
-  EXPECT_TRUE(find_debug_file(file, "/a", {dir.path()})) << "another root";
-  // Any other content is not this file's.
-  run("printf x >> " + (dir / ".debug/a.debug"));
-  EXPECT_FALSE(find_debug_file(file, dir / "a", {"/"}));
-}
-
-TEST(DebugFile, ByBuildId) {
-  TempDir dir;
-  compile(kFunctions, dir / "a", "-O1");
-  const auto truth = nm(dir / "a");
-  const std::string id = open_elf(dir / "a").build_id();
-  const std::string store = dir / ("root/usr/lib/debug/.build-id/" + id.substr(0, 2));
-  run("mkdir -p " + store + " && objcopy --only-keep-debug " + (dir / "a") + " " + store + "/" +
-      id.substr(2) + ".debug && strip " + (dir / "a"));
-  const ElfFile file = open_elf(dir / "a");
-  const auto debug = find_debug_file(file, "/bin/a", {dir / "root"});
-  ASSERT_TRUE(debug);
-  EXPECT_EQ(name_at(ElfSymbols::load(file, &*debug), truth.at("hidden")), "hidden");
-
-  // A file in its place that has another build id.
-  compile("int main(void) { return 7; }", store + "/" + id.substr(2) + ".debug");
-  EXPECT_FALSE(find_debug_file(file, "/bin/a", {dir / "root"}));
-}
-
-TEST(OpenInRoot, OnlyRegularFilesAndOnlyInside) {
-  TempDir dir;
-  run("mkdir " + (dir / "root"));
-  write_file(dir / "outside", "x");
-  write_file(dir / "root/inside", "x");
-  run("cd " + (dir / "root") + " && mkfifo fifo && ln -s /inside absolute && ln -s " +
-      (dir / "outside") + " escape && ln -s ../outside up && ln -s /dev/zero device");
-  EXPECT_TRUE(open_in_root(dir / "root", "/inside").ok());
-  EXPECT_TRUE(open_in_root(dir / "root", "/absolute").ok());
-  EXPECT_TRUE(open_in_root(dir / "root", "/../inside").ok());
-  for (const char* name : {"/fifo", "/escape", "/up", "/device", "/none", "/"}) {
-    EXPECT_FALSE(open_in_root(dir / "root", name).ok()) << name;
-  }
-  EXPECT_FALSE(open_in_root("/", "/dev/zero").ok());
 }
 
 }  // namespace

@@ -6,7 +6,7 @@
 #include <random>
 
 #include "programs.h"
-#include "symbolize/debug_file.h"
+#include "symbolize/elf_links.h"
 #include "symbolize/elf_symbols.h"
 
 namespace lockscope {
@@ -26,7 +26,7 @@ void read_everything(const std::string& image) {
   file->build_id();
   const ElfSymbols symbols = ElfSymbols::load(*file);
   const EhFrameRanges ranges = EhFrameRanges::load(*file);
-  find_debug_file(*file, "/nowhere/a", {"/nowhere"});
+  read_links(*file);
   for (uint64_t address = 0; address < 0x4000; address += 61) {
     if (const auto symbol = symbols.find(address)) {
       ASSERT_LT(address - symbol->start, symbol->size);

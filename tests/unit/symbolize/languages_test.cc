@@ -10,10 +10,15 @@
 #include "symbolize/elf_symbols.h"
 #include "symbolize/go_pclntab.h"
 #include "symbolize/language.h"
-#include "symbolize/symbolizer.h"
+#include "test_symbolizer.h"
 
 namespace lockscope {
 namespace {
+
+std::optional<std::string> told_language(pid_t pid, const std::vector<Mapping>& maps) {
+  SandboxedParser parser;
+  return exe_language(parser, pid, maps);
+}
 
 constexpr char kGo[] = R"(package main
 
@@ -165,8 +170,8 @@ TEST_F(GoPrograms, Running) {
        {full(), stripped(), build("pie", "-buildmode=pie -ldflags='-s -w'")}) {
     Child child(program);
     const auto maps = *read_maps(child.pid());
-    EXPECT_EQ(exe_language(child.pid(), maps), "go") << program;
-    Symbolizer symbolizer;
+    EXPECT_EQ(told_language(child.pid(), maps), "go") << program;
+    TestSymbolizer symbolizer;
     const auto name = [&](const char* what) {
       return symbolizer.symbolize(child.pid(), maps, child.address(what), AddressKind::Exact)
           .at(0)
@@ -197,8 +202,8 @@ TEST(Language, Rust) {
     }
     Child child(dir / "a");
     const auto maps = *read_maps(child.pid());
-    EXPECT_EQ(exe_language(child.pid(), maps), "rust") << flags;
-    Symbolizer symbolizer;
+    EXPECT_EQ(told_language(child.pid(), maps), "rust") << flags;
+    TestSymbolizer symbolizer;
     const Frame frame =
         symbolizer.symbolize(child.pid(), maps, child.address("lookup"), AddressKind::Exact)[0];
     if (std::string_view(flags) == "-Cstrip=symbols") {
@@ -213,16 +218,16 @@ TEST(Language, CAndCplusplus) {
   TempDir dir;
   compile(waiting_program(), dir / "c");
   Child c(dir / "c");
-  EXPECT_EQ(exe_language(c.pid(), *read_maps(c.pid())), "c");
+  EXPECT_EQ(told_language(c.pid(), *read_maps(c.pid())), "c");
   const auto maps = *read_maps(::getpid());
-  EXPECT_EQ(exe_language(::getpid(), maps), "c++");
-  EXPECT_EQ(exe_language(-1, {}), std::nullopt);
+  EXPECT_EQ(told_language(::getpid(), maps), "c++");
+  EXPECT_EQ(told_language(-1, {}), std::nullopt);
 }
 
 TEST(Language, Interpreters) {
   const auto language_of = [](const std::string& command) -> std::optional<std::string> {
     Child child(command);
-    return exe_language(child.pid(), *read_maps(child.pid()));
+    return told_language(child.pid(), *read_maps(child.pid()));
   };
   if (std::system("command -v python3 >/dev/null") == 0) {
     EXPECT_EQ(language_of("python3 -c 'import time; print(\"ready\", flush=True); time.sleep(99)'"),
@@ -233,7 +238,7 @@ TEST(Language, Interpreters) {
   }
   Mapping jvm;
   jvm.path = "/usr/lib/jvm/java-17/lib/server/libjvm.so";
-  EXPECT_EQ(exe_language(::getpid(), {jvm}), "java");
+  EXPECT_EQ(told_language(::getpid(), {jvm}), "java");
 }
 
 }  // namespace

@@ -4,6 +4,8 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include "build_here.h"
+#include "build_here.h"
 #include "unwind/process_tables.h"
 
 namespace lockscope {
@@ -70,7 +72,7 @@ TEST(UnwindPool, WithoutRulesLeftSaysUnsupported) {
 
 TEST(ProcessTables, StaysWithinItsLimit) {
   LocalUnwindMemory memory;
-  ProcessTables tables(memory, 1);
+  ProcessTables tables(memory, build_here, 1);
   ASSERT_TRUE(tables.add_process(::getpid()).ok());
   EXPECT_LE(tables.stats().pool_bytes, 1u << 20);
   EXPECT_GT(tables.stats().tables, 3u);
@@ -78,7 +80,7 @@ TEST(ProcessTables, StaysWithinItsLimit) {
 
 TEST(ProcessTables, SharesTablesAndForgets) {
   LocalUnwindMemory memory;
-  ProcessTables tables(memory);
+  ProcessTables tables(memory, build_here);
   ASSERT_TRUE(tables.add_process(::getpid()).ok());
   const auto before = tables.stats();
   const pid_t child = ::fork();

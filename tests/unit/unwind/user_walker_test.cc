@@ -15,6 +15,8 @@
 #include <functional>
 #include <vector>
 
+#include "build_here.h"
+#include "build_here.h"
 #include "unwind/process_tables.h"
 
 namespace lockscope {
@@ -101,7 +103,7 @@ std::vector<uint64_t> by_elfutils(pid_t pid, bool* failed) {
 
 void compare(const Child& child, int stops, uint32_t at_least_frames) {
   LocalUnwindMemory memory;
-  ProcessTables tables(memory);
+  ProcessTables tables(memory, build_here);
   const auto status = tables.add_process(child.pid());
   ASSERT_TRUE(status.ok()) << status.error().message;
   UserWalker walker(memory);
@@ -187,7 +189,7 @@ TEST(UserWalker, WithoutTablesSaysSo) {
 TEST(UserWalker, EndsOnNonsense) {
   // Whatever is on the stack, the walk ends and claims nothing.
   LocalUnwindMemory memory;
-  ProcessTables tables(memory);
+  ProcessTables tables(memory, build_here);
   ASSERT_TRUE(tables.add_process(::getpid()).ok());
   UserWalker walker(memory);
   std::srand(1);
