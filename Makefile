@@ -11,7 +11,9 @@ CPPFLAGS += -Iuserspace -Ibpf -I$(BUILD)
 CXXFLAGS += -std=c++20 -O2 -g -Wall -Wextra -Wno-missing-field-initializers -Wno-restrict -fno-omit-frame-pointer
 LDLIBS   += -lbpf -lelf -lz -lzstd -llzma -ldw -liberty -lseccomp -lspdlog -lfmt -lpthread
 
-.PHONY: all demo test test-unit test-e2e test-unwind test-kernels bench setup setup-tests workloads clean
+FUZZ_SECONDS ?= 600
+
+.PHONY: all demo test test-unit test-fuzz fuzz test-e2e test-unwind test-kernels bench setup setup-tests workloads clean
 all: $(BUILD)/lockscope
 
 # --- kernel programs: one source, two variants (see bpf/futex.bpf.c) ---------
@@ -67,6 +69,29 @@ $(BUILD)/workloads/%: tests/workloads/%.cc $(wildcard tests/workloads/*.h)
 	@mkdir -p $(@D)
 	$(Q)$(CXX) -std=c++20 -O2 -g -Wall -fno-omit-frame-pointer -pthread $< -o $@
 
+# The fuzz targets, one a file, with what they read from user space: see tests/fuzz/run.sh.
+FUZZ_CXX ?= clang++-14
+FUZZ_FLAGS := -std=c++20 -O1 -gline-tables-only -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
+FUZZ_TARGETS := $(patsubst tests/fuzz/%.cc,$(BUILD)/fuzz/%,$(wildcard tests/fuzz/*.cc))
+FUZZ_SOURCES := $(filter-out %/symbolizer.cc %/symbolize_capture.cc,$(wildcard userspace/symbolize/*.cc)) \
+  $(wildcard userspace/diagnose/*.cc userspace/diagnose/shapes/*.cc userspace/text/*.cc) \
+  $(addprefix userspace/,capture/capture_file.cc parse/messages.cc process/maps.cc report/diagnosis_text.cc) \
+  $(addprefix userspace/unwind/,byte_source.cc call_frame_info.cc call_frame_program.cc cfa_table.cc elf_code.cc)
+FUZZ_OBJECTS := $(FUZZ_SOURCES:%.cc=$(BUILD)/fuzz/%.o)
+FUZZ_LDLIBS := -lelf -lz -lzstd -llzma -ldw -liberty -lfmt
+
+$(BUILD)/fuzz/%.o: %.cc
+	$(call say,FUZZ,$<)
+	@mkdir -p $(@D)
+	$(Q)$(FUZZ_CXX) $(CPPFLAGS) $(FUZZ_FLAGS) -fsanitize=fuzzer-no-link -MMD -MP -c $< -o $@
+$(BUILD)/fuzz/lib.a: $(FUZZ_OBJECTS)
+	@rm -f $@
+	$(Q)ar rcs $@ $^
+$(BUILD)/fuzz/formats: $(BUILD)/fuzz/tests/fuzz/seeds/formats.o $(BUILD)/fuzz/lib.a
+	$(Q)$(FUZZ_CXX) $(FUZZ_FLAGS) $^ $(FUZZ_LDLIBS) -o $@
+$(FUZZ_TARGETS): $(BUILD)/fuzz/%: $(BUILD)/fuzz/tests/fuzz/%.o $(BUILD)/fuzz/lib.a
+	$(Q)$(FUZZ_CXX) $(FUZZ_FLAGS) -fsanitize=fuzzer $^ $(FUZZ_LDLIBS) -o $@
+
 # --- what people call ------------------------------------------------------------
 setup:
 	$(Q)scripts/setup.sh build
@@ -82,11 +107,19 @@ demo: setup
 test: setup-tests
 	$(Q)$(MAKE) --no-print-directory -j$$(nproc) $(BUILD)/lockscope $(BUILD)/unit-tests workloads
 	$(Q)$(MAKE) --no-print-directory test-unit
+	$(Q)$(MAKE) --no-print-directory -j$$(nproc) test-fuzz
 	$(Q)$(MAKE) --no-print-directory test-kernels
 	$(Q)$(MAKE) --no-print-directory test-e2e
 
 test-unit: $(BUILD)/unit-tests
 	$(Q)$(BUILD)/unit-tests --gtest_brief=1
+
+# For a few seconds each, and for FUZZ_SECONDS each.
+test-fuzz: $(FUZZ_TARGETS) $(BUILD)/fuzz/formats
+	$(Q)tests/fuzz/run.sh 4 $(BUILD)
+fuzz: setup-tests
+	$(Q)$(MAKE) --no-print-directory -j$$(nproc) $(FUZZ_TARGETS) $(BUILD)/fuzz/formats
+	$(Q)tests/fuzz/run.sh $(FUZZ_SECONDS) $(BUILD)
 
 # Real programs under the real kernel; installs the servers that it starts.
 test-e2e: $(BUILD)/lockscope workloads

@@ -31,7 +31,7 @@ uint64_t unpacked_bytes(const ElfFile& file) {
 }
 
 // As operator new does it, but libdw cannot go on.
-[[noreturn]] void out_of_memory() {
+__attribute__((noreturn)) void out_of_memory() {
   if (const std::new_handler handler = std::get_new_handler()) handler();
   std::abort();
 }
