@@ -126,11 +126,8 @@ Result<T> SandboxedParser::ask_about(const ParseRequest& request, std::span<cons
     }
     HelperFailure failure{};
     if (auto reply = try_once<T>(request, fds, file, failure)) return std::move(*reply);
-    // It may have been an earlier file's doing: once more, in a fresh helper. But
-    // not for those that take long: the caller has waited enough.
-    if (failure == HelperFailure::NotStarted || failure == HelperFailure::TimeLimit) {
-      return failed(reason(failure));
-    }
+    // It may have been an earlier file's doing: once more, in a fresh helper.
+    if (failure == HelperFailure::NotStarted) return failed(reason(failure));
   }
 }
 

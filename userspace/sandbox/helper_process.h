@@ -21,7 +21,7 @@ struct HelperLimits {
   /// Of processor time: the largest known files take a tenth of it.
   std::chrono::milliseconds cpu{3000};
   /// Of anybody's time: for one that is stopped, or gets no processor.
-  std::chrono::milliseconds wall{10000};
+  std::chrono::milliseconds wall{5000};
   SandboxLimits sandbox;
 };
 
