@@ -1,5 +1,7 @@
 // A saved capture from anywhere, and everything that is made of it. Inputs are
 // JSON, packed here, or else anything, as it is.
+#include "capture/capture_file.h"
+
 #include <sys/mman.h>
 #include <unistd.h>
 #include <zstd.h>
@@ -7,7 +9,6 @@
 #include <string>
 
 #include "base/fd.h"
-#include "capture/capture_file.h"
 #include "diagnose/diagnosis.h"
 #include "report/diagnosis_text.h"
 

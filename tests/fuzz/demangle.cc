@@ -1,7 +1,7 @@
 // Names of C++ and Rust, and whatever else stands in a symbol table.
-#include <cstdlib>
-
 #include "symbolize/demangle.h"
+
+#include <cstdlib>
 
 using namespace lockscope;
 

@@ -1,9 +1,9 @@
 // Lines and inlined functions, through libdw. What it finds is elfutils' to mend;
 // here it crashes in a sandbox.
+#include "symbolize/dwarf_lines.h"
+
 #include <sys/mman.h>
 #include <unistd.h>
-
-#include "symbolize/dwarf_lines.h"
 
 using namespace lockscope;
 

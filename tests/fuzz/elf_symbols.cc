@@ -1,11 +1,12 @@
 // Symbols, function boundaries, links, embedded debug information of an ELF file.
+#include "symbolize/elf_symbols.h"
+
 #include <cstdlib>
 #include <string>
 
 #include "parse/messages.h"
 #include "symbolize/demangle.h"
 #include "symbolize/elf_links.h"
-#include "symbolize/elf_symbols.h"
 #include "symbolize/language.h"
 #include "symbolize/mini_debug_info.h"
 

@@ -1,9 +1,10 @@
 // Go's table of functions, in an ELF file whose code looks like Go's everywhere.
+#include "symbolize/go_pclntab.h"
+
 #include <cstring>
 #include <string>
 
 #include "symbolize/elf_file.h"
-#include "symbolize/go_pclntab.h"
 
 using namespace lockscope;
 
@@ -29,15 +30,23 @@ std::string elf_with(const uint8_t* table, size_t size) {
   header.e_shnum = 4;
   header.e_shstrndx = 3;
   const uint64_t text = header.e_shoff + 4 * sizeof(Elf64_Shdr);
-  const Elf64_Phdr load{PT_LOAD, PF_R | PF_X, text, kTextAddress, kTextAddress,
-                        kTextBytes, kTextBytes, 4};
+  const Elf64_Phdr load{PT_LOAD,      PF_R | PF_X, text,       kTextAddress,
+                        kTextAddress, kTextBytes,  kTextBytes, 4};
   Elf64_Shdr sections[4] = {};
-  sections[1] = {.sh_name = 1, .sh_type = SHT_PROGBITS, .sh_addr = kTextAddress,
-                 .sh_offset = text, .sh_size = kTextBytes};
-  sections[2] = {.sh_name = 7, .sh_type = SHT_PROGBITS, .sh_addr = 0x500000,
-                 .sh_offset = text + kTextBytes, .sh_size = size};
-  sections[3] = {.sh_name = 18, .sh_type = SHT_STRTAB,
-                 .sh_offset = text + kTextBytes + size, .sh_size = sizeof kNames};
+  sections[1] = {.sh_name = 1,
+                 .sh_type = SHT_PROGBITS,
+                 .sh_addr = kTextAddress,
+                 .sh_offset = text,
+                 .sh_size = kTextBytes};
+  sections[2] = {.sh_name = 7,
+                 .sh_type = SHT_PROGBITS,
+                 .sh_addr = 0x500000,
+                 .sh_offset = text + kTextBytes,
+                 .sh_size = size};
+  sections[3] = {.sh_name = 18,
+                 .sh_type = SHT_STRTAB,
+                 .sh_offset = text + kTextBytes + size,
+                 .sh_size = sizeof kNames};
   std::string image(reinterpret_cast<const char*>(&header), sizeof header);
   image.append(reinterpret_cast<const char*>(&load), sizeof load);
   image.append(reinterpret_cast<const char*>(sections), sizeof sections);

@@ -1,8 +1,9 @@
 // The text file in which a run-time system names its code.
+#include "symbolize/jit_map.h"
+
 #include <cstdlib>
 
 #include "symbolize/demangle.h"
-#include "symbolize/jit_map.h"
 
 using namespace lockscope;
 

@@ -1,7 +1,7 @@
 // /proc/PID/maps: the kernel's text around paths that the process chose.
-#include <cstdlib>
-
 #include "process/maps.h"
+
+#include <cstdlib>
 
 using namespace lockscope;
 

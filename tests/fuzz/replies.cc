@@ -20,13 +20,27 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size == 0) return 0;
   const std::string_view bytes(reinterpret_cast<const char*>(data) + 1, size - 1);
   switch (data[0] % 7) {
-    case 0: read<CfaTable>(bytes); break;
-    case 1: read<ElfLinks>(bytes); break;
-    case 2: read<uint32_t>(bytes); break;
-    case 3: read<Compiler>(bytes); break;
-    case 4: read<LoadedSymbols>(bytes); break;
-    case 5: read<std::vector<Names>>(bytes); break;
-    case 6: (void)decode_request(bytes); break;
+    case 0:
+      read<CfaTable>(bytes);
+      break;
+    case 1:
+      read<ElfLinks>(bytes);
+      break;
+    case 2:
+      read<uint32_t>(bytes);
+      break;
+    case 3:
+      read<Compiler>(bytes);
+      break;
+    case 4:
+      read<LoadedSymbols>(bytes);
+      break;
+    case 5:
+      read<std::vector<Names>>(bytes);
+      break;
+    case 6:
+      (void)decode_request(bytes);
+      break;
   }
   return 0;
 }

@@ -17,12 +17,12 @@ namespace lockscope {
 /// and without a directory, or else empty.
 struct ElfLinks {
   std::string build_id;
-  std::string debug_link;       ///< .gnu_debuglink
+  std::string debug_link;  ///< .gnu_debuglink
   uint32_t debug_link_crc = 0;
-  std::string supplement;       ///< .gnu_debugaltlink: what dwz(1) moved elsewhere
-  std::string supplement_id;    ///< its build id
-  bool has_symbols = false;     ///< .symtab
-  bool has_lines = false;       ///< .debug_info
+  std::string supplement;     ///< .gnu_debugaltlink: what dwz(1) moved elsewhere
+  std::string supplement_id;  ///< its build id
+  bool has_symbols = false;   ///< .symtab
+  bool has_lines = false;     ///< .debug_info
 };
 
 /// Compilers that leave their mark.

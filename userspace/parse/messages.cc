@@ -14,7 +14,7 @@ constexpr size_t kMaxErrorBytes = 200;
 constexpr size_t kMaxBuildIdDigits = 128;
 constexpr size_t kMaxFileNameBytes = 255;
 constexpr size_t kMaxSegments = 4096;
-constexpr size_t kMaxFramesAtOnce = 80;  // 64 inlined ones, and some
+constexpr size_t kMaxFramesAtOnce = 80;                   // 64 inlined ones, and some
 constexpr size_t kMaxNameBytes = kMaxDemangledBytes + 3;  // "..."
 
 enum class Verdict : uint8_t { Value = 0, Failed = 1 };
@@ -281,8 +281,7 @@ template <>
 std::optional<Result<std::vector<Names>>> decode_reply(std::string_view bytes) {
   Reader reader(bytes);
   if (const auto failure = read_failure(reader)) return *failure;
-  std::vector<Names> names(
-      reader.count(kMaxAddresses, sizeof(uint64_t) + sizeof(uint32_t)));
+  std::vector<Names> names(reader.count(kMaxAddresses, sizeof(uint64_t) + sizeof(uint32_t)));
   for (Names& here : names) {
     here.nameless_start = reader.take<uint64_t>();
     here.frames.resize(reader.count(kMaxFramesAtOnce, 3 * sizeof(uint32_t) + sizeof(bool)));

@@ -39,13 +39,20 @@ std::string answer(LocalParser& parser, const ParseRequest& request,
   if (fds.empty()) return encode(failed("no file"));
   const int fd = fds[0].get();
   switch (request.what) {
-    case What::UnwindTable: return encode_result(parser.unwind_table(fd));
-    case What::Links: return encode_result(parser.links(fd));
-    case What::Checksum: return encode_result(parser.checksum(fd));
-    case What::Compiler: return encode_result(parser.compiler(fd));
-    case What::LoadSymbols: return encode_result(parser.load_symbols(sources_of(request, fds)));
-    case What::LoadJitMap: return encode_result(parser.load_jit_map(fd));
-    default: return encode(failed("no such request"));
+    case What::UnwindTable:
+      return encode_result(parser.unwind_table(fd));
+    case What::Links:
+      return encode_result(parser.links(fd));
+    case What::Checksum:
+      return encode_result(parser.checksum(fd));
+    case What::Compiler:
+      return encode_result(parser.compiler(fd));
+    case What::LoadSymbols:
+      return encode_result(parser.load_symbols(sources_of(request, fds)));
+    case What::LoadJitMap:
+      return encode_result(parser.load_jit_map(fd));
+    default:
+      return encode(failed("no such request"));
   }
 }
 

@@ -22,12 +22,18 @@ constexpr size_t kMaxRemembered = 4096;
 
 const char* reason(HelperFailure failure) {
   switch (failure) {
-    case HelperFailure::NotStarted: return "files not read: no sandbox";
-    case HelperFailure::Crashed: return "files not read: the parser crashed";
-    case HelperFailure::Forbidden: return "files not read: the parser broke out";
-    case HelperFailure::TimeLimit: return "files not read: took too long";
-    case HelperFailure::MemoryLimit: return "files not read: took too much memory";
-    case HelperFailure::BadReply: return "files not read: the parser's reply made no sense";
+    case HelperFailure::NotStarted:
+      return "files not read: no sandbox";
+    case HelperFailure::Crashed:
+      return "files not read: the parser crashed";
+    case HelperFailure::Forbidden:
+      return "files not read: the parser broke out";
+    case HelperFailure::TimeLimit:
+      return "files not read: took too long";
+    case HelperFailure::MemoryLimit:
+      return "files not read: took too much memory";
+    case HelperFailure::BadReply:
+      return "files not read: the parser's reply made no sense";
   }
   return "";
 }
@@ -66,8 +72,7 @@ Result<LoadedSymbols> SandboxedParser::load_jit_map(int fd) {
   return load({.what = What::LoadJitMap}, std::array{fd});
 }
 
-Result<LoadedSymbols> SandboxedParser::load(const ParseRequest& request,
-                                            std::span<const int> fds) {
+Result<LoadedSymbols> SandboxedParser::load(const ParseRequest& request, std::span<const int> fds) {
   auto loaded = ask_about<LoadedSymbols>(request, fds);
   if (!loaded) return loaded;
   // Ours are never used again, as a helper's are by the next one.
@@ -191,8 +196,8 @@ bool SandboxedParser::is_refused(const FileKey& file) {
 SandboxedParser::FileKey SandboxedParser::key_of(int fd) {
   struct stat info {};
   if (::fstat(fd, &info) != 0) return {};
-  return {info.st_dev,         info.st_ino, info.st_size, info.st_mtim.tv_sec,
-          info.st_mtim.tv_nsec, info.st_uid};
+  return {info.st_dev,         info.st_ino,          info.st_size,
+          info.st_mtim.tv_sec, info.st_mtim.tv_nsec, info.st_uid};
 }
 
 Status SandboxedParser::check() {

@@ -50,8 +50,7 @@ bool Channel::send(std::string_view body, std::span<const int> fds) {
     std::memcpy(CMSG_DATA(rights), fds.data(), fds.size_bytes());
   }
   while (parts[0].iov_len + parts[1].iov_len > 0) {
-    const ssize_t n =
-        ::sendmsg(socket_.get(), &header, MSG_NOSIGNAL | (wait_ ? MSG_DONTWAIT : 0));
+    const ssize_t n = ::sendmsg(socket_.get(), &header, MSG_NOSIGNAL | (wait_ ? MSG_DONTWAIT : 0));
     if (n < 0) {
       if (!may_try_again(POLLOUT)) return false;
       continue;

@@ -21,7 +21,9 @@ namespace {
 // How often the processor time of one that is slow to answer is looked at.
 constexpr int kLookMs = 50;
 
-double seconds(std::chrono::milliseconds time) { return std::chrono::duration<double>(time).count(); }
+double seconds(std::chrono::milliseconds time) {
+  return std::chrono::duration<double>(time).count();
+}
 
 double seconds(const timeval& time) {
   return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_usec) * 1e-6;
@@ -132,9 +134,12 @@ HelperFailure HelperProcess::find_out() {
   if (WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS) return HelperFailure::Forbidden;
   if (!WIFEXITED(status)) return HelperFailure::Crashed;
   switch (WEXITSTATUS(status)) {
-    case kHelperNoSandbox: return HelperFailure::NotStarted;
-    case kHelperOutOfMemory: return HelperFailure::MemoryLimit;
-    default: return HelperFailure::Crashed;
+    case kHelperNoSandbox:
+      return HelperFailure::NotStarted;
+    case kHelperOutOfMemory:
+      return HelperFailure::MemoryLimit;
+    default:
+      return HelperFailure::Crashed;
   }
 }
 

@@ -27,12 +27,12 @@ struct HelperLimits {
 
 /// Why a helper gave no answer.
 enum class HelperFailure {
-  NotStarted,   ///< or it has no sandbox to work in
-  Crashed,      ///< ended by a signal, or left
-  Forbidden,    ///< ended by the sandbox, for a system call
+  NotStarted,  ///< or it has no sandbox to work in
+  Crashed,     ///< ended by a signal, or left
+  Forbidden,   ///< ended by the sandbox, for a system call
   TimeLimit,
   MemoryLimit,
-  BadReply,     ///< one that no honest helper gives
+  BadReply,  ///< one that no honest helper gives
 };
 
 /// Exit codes of a helper.
@@ -47,8 +47,7 @@ inline constexpr int kHelperSocket = 3;
 class HelperProcess {
  public:
   /// `name` becomes argv[0], for main() to tell. About 5 ms until the first answer.
-  static Result<std::unique_ptr<HelperProcess>> start(const char* name,
-                                                      const HelperLimits& limits);
+  static Result<std::unique_ptr<HelperProcess>> start(const char* name, const HelperLimits& limits);
 
   HelperProcess(const HelperProcess&) = delete;
   HelperProcess& operator=(const HelperProcess&) = delete;

@@ -66,9 +66,10 @@ Status drop_privileges() {
 // need. Without newfstatat, which glibc's fstat() uses, as it takes paths.
 int add_rules(scmp_filter_ctx filter) {
   for (const int call :
-       {SCMP_SYS(read), SCMP_SYS(pread64), SCMP_SYS(lseek), SCMP_SYS(fstat), SCMP_SYS(dup), SCMP_SYS(close),
-        SCMP_SYS(recvmsg), SCMP_SYS(sendmsg), SCMP_SYS(munmap), SCMP_SYS(mremap), SCMP_SYS(brk),
-        SCMP_SYS(madvise), SCMP_SYS(sysinfo) /* qsort */, SCMP_SYS(futex), SCMP_SYS(exit), SCMP_SYS(exit_group)}) {
+       {SCMP_SYS(read), SCMP_SYS(pread64), SCMP_SYS(lseek), SCMP_SYS(fstat), SCMP_SYS(dup),
+        SCMP_SYS(close), SCMP_SYS(recvmsg), SCMP_SYS(sendmsg), SCMP_SYS(munmap), SCMP_SYS(mremap),
+        SCMP_SYS(brk), SCMP_SYS(madvise), SCMP_SYS(sysinfo) /* qsort */, SCMP_SYS(futex),
+        SCMP_SYS(exit), SCMP_SYS(exit_group)}) {
     if (const int error = seccomp_rule_add(filter, SCMP_ACT_ALLOW, call, 0)) return error;
   }
   // libdw wants to know the path of a file that has none, and lives without.
@@ -82,8 +83,8 @@ int add_rules(scmp_filter_ctx filter) {
 }
 
 Status filter_system_calls() {
-  const std::unique_ptr<void, void (*)(scmp_filter_ctx)> filter(
-      seccomp_init(SCMP_ACT_KILL_PROCESS), seccomp_release);
+  const std::unique_ptr<void, void (*)(scmp_filter_ctx)> filter(seccomp_init(SCMP_ACT_KILL_PROCESS),
+                                                                seccomp_release);
   if (!filter) return failed("sandbox: no memory for a filter");
   int error = add_rules(filter.get());
   if (error == 0) error = seccomp_load(filter.get());
@@ -97,8 +98,8 @@ Status lock_down(const SandboxLimits& limits) {
   volunteer_for_oom();
   if (Status dropped = drop_privileges(); !dropped) return dropped;
   if (!limit(RLIMIT_DATA, limits.memory_bytes) || !limit(RLIMIT_AS, kMaxAddressBytes) ||
-      !limit(RLIMIT_NOFILE, kMaxDescriptors) || !limit(RLIMIT_CORE, 0) ||
-      !limit(RLIMIT_FSIZE, 0) || !limit(RLIMIT_NPROC, 0)) {
+      !limit(RLIMIT_NOFILE, kMaxDescriptors) || !limit(RLIMIT_CORE, 0) || !limit(RLIMIT_FSIZE, 0) ||
+      !limit(RLIMIT_NPROC, 0)) {
     return system_error("setrlimit");
   }
   // After the change of user, which resets both.

@@ -101,9 +101,8 @@ UniqueFd find_supplement(FileParser& parser, const ElfLinks& links,
   const std::string directory = std::string(kDebugDirectory) + "/.dwz/";
   for (const std::string& root : roots) {
     // Debian's place, Fedora's, and everybody's.
-    for (const std::string& candidate :
-         {directory + "x86_64-linux-gnu/" + links.supplement, directory + links.supplement,
-          path_of_build_id(id)}) {
+    for (const std::string& candidate : {directory + "x86_64-linux-gnu/" + links.supplement,
+                                         directory + links.supplement, path_of_build_id(id)}) {
       UniqueFd file = open_elf(root, candidate);
       if (has_build_id(parser, file, id)) return file;
     }

@@ -22,7 +22,8 @@ constexpr size_t kMaxInlined = 64;
 uint64_t unpacked_bytes(const ElfFile& file) {
   uint64_t total = 0;
   for (const ElfFile::Section& section : file.sections()) {
-    if (!section.name.starts_with(".debug_") || !(section.header.sh_flags & SHF_COMPRESSED)) continue;
+    if (!section.name.starts_with(".debug_") || !(section.header.sh_flags & SHF_COMPRESSED))
+      continue;
     Elf64_Chdr header;
     if (file.read_at(section.header.sh_offset, &header, sizeof header) != sizeof header) continue;
     total += std::min<uint64_t>(header.ch_size, kMaxUnpackedBytes + 1);

@@ -316,12 +316,11 @@ bool Symbolizer::load(Table& table) {
   table_bytes_ -= std::exchange(table.bytes, 0);
   table.id = 0;
   if (!table.file) return false;
-  auto loaded = table.is_jit_map
-                    ? parser_.load_jit_map(table.file.get())
-                    : parser_.load_symbols({.file = table.file.get(),
-                                            .debug_file = table.debug_file.get(),
-                                            .supplement = table.supplement.get(),
-                                            .lines = table.lines});
+  auto loaded = table.is_jit_map ? parser_.load_jit_map(table.file.get())
+                                 : parser_.load_symbols({.file = table.file.get(),
+                                                         .debug_file = table.debug_file.get(),
+                                                         .supplement = table.supplement.get(),
+                                                         .lines = table.lines});
   if (!loaded) return false;
   table.id = loaded->id;
   table.bytes = loaded->table_bytes;

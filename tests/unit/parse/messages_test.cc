@@ -95,8 +95,8 @@ TEST(Messages, TruncatedAndLong) {
 }
 
 TEST(Messages, Requests) {
-  const ParseRequest request{.what = ParseRequest::What::Find, .lines = true, .id = 3,
-                             .addresses = {1, 2, ~0ull}};
+  const ParseRequest request{
+      .what = ParseRequest::What::Find, .lines = true, .id = 3, .addresses = {1, 2, ~0ull}};
   const auto back = decode_request(encode(request));
   ASSERT_TRUE(back.ok());
   EXPECT_EQ(back->what, request.what);

@@ -72,11 +72,11 @@ TEST(SandboxedParser, SaysWhatTheLocalOneSays) {
   for (size_t i = 0; i < here->segments.size(); ++i) {
     const auto& a = here->segments[i];
     const auto& b = there->segments[i];
-    EXPECT_EQ(std::tie(a.file_offset, a.address, a.size), std::tie(b.file_offset, b.address, b.size));
-    EXPECT_TRUE(std::equal(a.rows.begin(), a.rows.end(), b.rows.begin(), b.rows.end(),
-                           [](const CfaRow& x, const CfaRow& y) {
-                             return x.offset == y.offset && x.rule == y.rule;
-                           }));
+    EXPECT_EQ(std::tie(a.file_offset, a.address, a.size),
+              std::tie(b.file_offset, b.address, b.size));
+    EXPECT_TRUE(std::equal(
+        a.rows.begin(), a.rows.end(), b.rows.begin(), b.rows.end(),
+        [](const CfaRow& x, const CfaRow& y) { return x.offset == y.offset && x.rule == y.rule; }));
   }
   EXPECT_EQ(parser.links(libc.get())->build_id, local.links(libc.get())->build_id);
   EXPECT_EQ(*parser.checksum(libc.get()), *local.checksum(libc.get()));
@@ -194,7 +194,8 @@ TEST_F(GreedyFile, OwnersOfManyBadFilesAreRefused) {
   SandboxedParser parser(limits);
   for (int i = 0; i < 5; ++i) {
     // Another file, for all that can be told.
-    ASSERT_EQ(::ftruncate(UniqueFd(::open((dir_ / "map").c_str(), O_RDWR)).get(), (60 << 20) - i), 0);
+    ASSERT_EQ(::ftruncate(UniqueFd(::open((dir_ / "map").c_str(), O_RDWR)).get(), (60 << 20) - i),
+              0);
     EXPECT_FALSE(parser.load_jit_map(file_.get()).ok());
   }
   EXPECT_EQ(failures(parser, "took too much memory"), 8u);

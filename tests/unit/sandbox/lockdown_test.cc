@@ -63,9 +63,9 @@ TEST(Lockdown, KillsWhatReachesOut) {
   constexpr int kAnonymous = MAP_PRIVATE | MAP_ANONYMOUS;
   EXPECT_TRUE(is_killed([] { ::mmap(nullptr, 4096, PROT_READ | PROT_EXEC, kAnonymous, -1, 0); }))
       << "memory that can be executed";
-  EXPECT_TRUE(is_killed(
-      [] { ::mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0); }))
-      << "memory that is not counted";
+  EXPECT_TRUE(is_killed([] {
+    ::mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  })) << "memory that is not counted";
   EXPECT_TRUE(is_killed([] {
     static char page[8192];
     ::mprotect(page, 4096, PROT_READ | PROT_EXEC);
@@ -77,7 +77,8 @@ TEST(Lockdown, LeavesReadingAndComputing) {
   EXPECT_EQ(ends([&] {
               char magic[4];
               if (::pread(file.get(), magic, sizeof magic, 0) != sizeof magic) return 1;
-              if (::mmap(nullptr, 4096, PROT_READ, MAP_PRIVATE, file.get(), 0) == MAP_FAILED) return 2;
+              if (::mmap(nullptr, 4096, PROT_READ, MAP_PRIVATE, file.get(), 0) == MAP_FAILED)
+                return 2;
               const std::string much(64 << 20, 'x');
               return much.back() == 'x' ? 0 : 3;
             }),
