@@ -9,10 +9,12 @@
 #include <unistd.h>
 
 #include <cstring>
+#include <sstream>
 
 #include "../symbolize/programs.h"
 #include "../symbolize/test_symbolizer.h"
 #include "parse/local_parser.h"
+#include "parse/parser_helper.h"
 #include "process/maps.h"
 
 namespace lockscope {
@@ -28,11 +30,18 @@ UniqueFd open_libc() {
 
 UniqueFd open_self() { return UniqueFd(::open("/proc/self/exe", O_RDONLY | O_CLOEXEC)); }
 
-/// The only child that we have.
+/// Our child of that name; 0 if there is none.
 pid_t helper() {
   const std::string pid = std::to_string(::getpid());
   const auto children = read_file("/proc/" + pid + "/task/" + pid + "/children");
-  return children ? std::atoi(children->c_str()) : 0;
+  if (!children) return 0;
+  std::istringstream list(*children);
+  for (pid_t child; list >> child;) {
+    const auto name = read_file("/proc/" + std::to_string(child) + "/comm");
+    // The kernel keeps 15 bytes of it.
+    if (name && *name == std::string(kParserHelperName).substr(0, 15) + "\n") return child;
+  }
+  return 0;
 }
 
 /// Returns when the helper has ended; it is left to be reaped.
