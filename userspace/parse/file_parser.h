@@ -33,7 +33,7 @@ struct SymbolSources {
   int file = -1;
   int debug_file = -1;
   int supplement = -1;
-  bool lines = false;  ///< also source lines and inlined functions
+  bool lines = false;  ///< also source lines and inlined functions, of DWARF
 
   bool operator==(const SymbolSources&) const = default;
 };

@@ -11,6 +11,7 @@
 #include "symbolize/dwarf_lines.h"
 #include "symbolize/elf_links.h"
 #include "symbolize/elf_symbols.h"
+#include "symbolize/go_lines.h"
 #include "symbolize/jit_map.h"
 #include "symbolize/language.h"
 #include "symbolize/mini_debug_info.h"
@@ -52,12 +53,18 @@ class LocalParser::Table {
 
 class LocalParser::ElfTable : public Table {
  public:
-  ElfTable(ElfSymbols symbols, std::optional<ElfFile> lines, std::optional<ElfFile> supplement)
+  ElfTable(ElfSymbols symbols, std::unique_ptr<LineTable> go, std::optional<ElfFile> lines,
+           std::optional<ElfFile> supplement)
       : symbols_(std::move(symbols)),
+        go_(std::move(go)),
         lines_file_(std::move(lines)),
         supplement_(std::move(supplement)) {}
 
   Names find(uint64_t address) override {
+    if (go_) {
+      auto frames = go_->find(address);
+      if (!frames.empty()) return {.frames = std::move(frames)};
+    }
     if (lines_file_) {
       lines_ = open_dwarf_lines(*lines_file_, supplement_ ? &*supplement_ : nullptr);
       lines_file_.reset();
@@ -79,6 +86,7 @@ class LocalParser::ElfTable : public Table {
 
  private:
   ElfSymbols symbols_;
+  std::unique_ptr<LineTable> go_;      // null: no Go code
   std::optional<ElfFile> lines_file_;  // until the first line is asked for
   std::optional<ElfFile> supplement_;
   std::unique_ptr<LineTable> lines_;
@@ -136,13 +144,14 @@ Result<LoadedSymbols> LocalParser::load_symbols(const SymbolSources& sources) {
   auto symbols = ElfSymbols::load(*file, debug_file ? &*debug_file : mini ? &*mini : nullptr);
   loaded.table_bytes = symbols.size_bytes();
   loaded.count = symbols.size();
+  auto go = open_go_lines(*file);
   std::optional<ElfFile> lines;
   if (sources.lines) {
     lines = file->find_section(".debug_info") || !debug_file ? std::move(*file)
                                                              : std::move(*debug_file);
   }
-  loaded.id =
-      keep(std::make_unique<ElfTable>(std::move(symbols), std::move(lines), std::move(supplement)));
+  loaded.id = keep(std::make_unique<ElfTable>(std::move(symbols), std::move(go), std::move(lines),
+                                              std::move(supplement)));
   return loaded;
 }
 

@@ -50,6 +50,11 @@ Result<ElfFile> ElfFile::from_memory(std::string image) {
   return file;
 }
 
+Result<ElfFile> ElfFile::duplicate() const {
+  if (!fd_) return from_memory(image_);
+  return open(UniqueFd(::dup(fd_.get())));  // what the sandbox allows
+}
+
 Status ElfFile::parse() {
   if (read_at(0, &header_, sizeof header_) != sizeof header_ ||
       std::memcmp(header_.e_ident, ELFMAG, SELFMAG) != 0 ||

@@ -38,6 +38,8 @@ class ElfFile {
   static Result<ElfFile> open(UniqueFd fd);
   /// For images that are no files, such as the vdso.
   static Result<ElfFile> from_memory(std::string image);
+  /// The same file again, with a descriptor of its own.
+  Result<ElfFile> duplicate() const;
 
   /// -1 for an image in memory.
   int fd() const { return fd_.get(); }

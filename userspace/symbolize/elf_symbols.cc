@@ -6,8 +6,6 @@
 #include <limits>
 #include <optional>
 
-#include "symbolize/go_pclntab.h"
-
 namespace lockscope {
 namespace {
 
@@ -58,11 +56,6 @@ class SymbolReader {
     return any;
   }
 
-  void read_go(const ElfFile& file) {
-    go_ = GoPclntab::load(file);
-    if (go_) go_->add_to(&builder_);
-  }
-
   SymbolTable build() { return builder_.build(); }
 
  private:
@@ -107,7 +100,6 @@ class SymbolReader {
 
   std::vector<CodeRange> code_;
   std::deque<std::string> strings_;  // what the builder's names point into
-  std::optional<GoPclntab> go_;      // and these
   SymbolTableBuilder builder_;
 };
 
@@ -117,7 +109,6 @@ ElfSymbols ElfSymbols::load(const ElfFile& file, const ElfFile* debug_file) {
   SymbolReader reader(file);
   bool complete = reader.read(file, SHT_SYMTAB);
   if (debug_file) complete |= reader.read(*debug_file, SHT_SYMTAB);
-  if (!complete) reader.read_go(file);
   ElfSymbols result;
   if (!complete) result.ranges_ = EhFrameRanges::load(file);
   reader.read(file, SHT_DYNSYM, complete ? nullptr : &result.ranges_);

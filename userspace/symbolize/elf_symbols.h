@@ -13,8 +13,8 @@ namespace lockscope {
 class ElfSymbols {
  public:
   /// Takes function symbols from .symtab (of `debug_file` if it has more) and
-  /// .dynsym; where there is no .symtab, also from Go's pclntab, and function
-  /// boundaries from .eh_frame. Broken parts are left out: an empty table is a valid result.
+  /// .dynsym; where there is no .symtab, also function boundaries from .eh_frame.
+  /// Broken parts are left out: an empty table is a valid result.
   static ElfSymbols load(const ElfFile& file, const ElfFile* debug_file = nullptr);
 
   /// The function that holds `address`; never the nearest before it.

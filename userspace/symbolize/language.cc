@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "symbolize/elf_file.h"
+#include "symbolize/go_module.h"
 
 namespace lockscope {
 namespace {
@@ -19,14 +20,6 @@ bool maps_library(const std::vector<Mapping>& maps, std::string_view prefix) {
     const std::string_view path = mapping.path;
     return path.substr(path.rfind('/') + 1).starts_with(prefix);
   });
-}
-
-bool is_go(const ElfFile& file) {
-  for (const char* name :
-       {".go.buildinfo", ".gopclntab", ".note.go.buildid", ".data.rel.ro.gopclntab"}) {
-    if (file.find_section(name)) return true;
-  }
-  return false;
 }
 
 // Whether the messages of panics name the standard library's source, as in

@@ -29,7 +29,8 @@ struct SymbolizerOptions {
   size_t max_table_bytes = 64 << 20;
   /// Look for separate debug files (/usr/lib/debug, .gnu_debuglink).
   bool debug_files = true;
-  /// Source lines and inlined functions, from DWARF.
+  /// Source lines and inlined functions, from DWARF. (Go code has a table of its
+  /// own, which is always read.)
   bool lines = false;
 };
 

@@ -49,14 +49,50 @@ for name in _ZN3foo3barIiEEvT_ _ZNSt6vectorIiSaIiEE9push_backEOi _ZZ4mainENKUlvE
   printf %s "$name" >demangle/$((n += 1))
 done
 
-# Go 1.20's header, two functions and their names: src/debug/gosym/pclntab.go.
+# Go's table as 1.18 and 1.20 write it: src/debug/gosym/pclntab.go, src/runtime/symtab.go. Two
+# functions, into one of which a third is inlined.
 python3 - <<'CODE'
 import struct
-names = b"main.main\0main.worker\0"
-functab_at = 80 + len(names)
-funcs_at = 3 * 8
-header = struct.pack("<IHBB8Q", 0xfffffff1, 0, 1, 8, 2, 0, 0x401000, 80, 0, 0, 0, functab_at)
-functab = struct.pack("<6I", 0, funcs_at, 64, funcs_at + 40, 128, 0)
-functions = struct.pack("<Ii32x", 0, 0) + struct.pack("<Ii32x", 64, 10)
-open("go_pclntab/a", "wb").write(header + names + functab + functions)
+
+def values(*steps):  # (value, bytes of code)...
+    out, last = b"", -1
+    for value, length in steps:
+        change, last = value - last, value
+        for number in (change << 1 if change >= 0 else ~(change << 1), length):
+            while number > 127:
+                out += bytes([number & 127 | 128])
+                number >>= 7
+            out += bytes([number])
+    return out + b"\0"
+
+def table(is_118):
+    names = b"\0main.main\0main.worker\0sync.(*Mutex).Lock\0"
+    name = lambda text: names.index(text + b"\0")
+    files = b"/src/main.go\0/src/mutex.go\0"
+    units = struct.pack("<2I", 0, files.index(b"/src/mutex.go"))
+    numbers = [b"\0", values((0, 4), (24, 60)), values((0, 40), (1, 16), (0, 8)),
+               values((7, 20), (9, 20), (81, 16), (10, 8)), values((-1, 40), (0, 16), (-1, 8))]
+    at = [sum(map(len, numbers[:i])) for i in range(len(numbers))]
+    call = name(b"sync.(*Mutex).Lock")
+    tree = (struct.pack("<hBBiiii", -1, 0, 0, 1, 80, call, 36) if is_118 else
+            struct.pack("<B3xiii", 0, call, 36, 70))
+    places, content = [], b""
+    for part in (names, units, files, b"".join(numbers), tree):
+        places.append(72 + len(content))
+        content += part + bytes(-len(part) % 8)
+    tree_at, functab_at = places.pop(), 72 + len(content)
+    start_line = () if is_118 else (6,)
+    record = lambda entry, text, flag, n_data: struct.pack(
+        "<IiiIIIIII" + "i" * len(start_line) + "BBBB", entry, name(text), 0, 0, at[1], at[2], at[3], 3,
+        0, *start_line, 0, flag, 0, n_data) + struct.pack("<3I", 0, 0, at[4])
+    worker = record(64, b"main.worker", 0, 4) + struct.pack("<4I", 0, 0, 0, tree_at)
+    main = record(0, b"main.main", 4, 0)
+    functab = struct.pack("<5I4x", 0, 24, 64, 24 + len(main), 128)
+    header = struct.pack("<IHBB8Q", 0xfffffff0 if is_118 else 0xfffffff1, 0, 1, 8, 2, 2, 0x401000,
+                         *places, functab_at)
+    return header + content + functab + main + worker
+
+for is_118 in (True, False):
+    for how in range(4):
+        open(f"go_pclntab/{118 if is_118 else 120}-{how}", "wb").write(table(is_118) + bytes([how]))
 CODE
