@@ -17,8 +17,7 @@ std::vector<CodeAddress> code_of(const Stack& stack, const Capture& capture) {
   for (const uint64_t address : stack.addresses) {
     code.push_back({.pid = process ? process->pid : 0,
                     .maps = process ? &process->mappings : &kNoMappings,
-                    .address = address,
-                    .kind = code.empty() ? AddressKind::Exact : AddressKind::Return});
+                    .address = address});
   }
   return code;
 }
