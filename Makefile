@@ -76,7 +76,8 @@ FUZZ_TARGETS := $(patsubst tests/fuzz/%.cc,$(BUILD)/fuzz/%,$(wildcard tests/fuzz
 FUZZ_SOURCES := $(filter-out %/symbolizer.cc %/symbolize_capture.cc,$(wildcard userspace/symbolize/*.cc)) \
   $(wildcard userspace/diagnose/*.cc userspace/diagnose/shapes/*.cc userspace/text/*.cc) \
   $(addprefix userspace/,capture/capture_file.cc parse/messages.cc process/maps.cc report/diagnosis_text.cc) \
-  $(addprefix userspace/unwind/,byte_source.cc call_frame_info.cc call_frame_program.cc cfa_table.cc elf_code.cc)
+  $(addprefix userspace/unwind/,byte_source.cc call_frame_info.cc call_frame_program.cc cfa_table.cc elf_code.cc \
+    go_frames.cc)
 FUZZ_OBJECTS := $(FUZZ_SOURCES:%.cc=$(BUILD)/fuzz/%.o)
 FUZZ_LDLIBS := -lelf -lz -lzstd -llzma -ldw -liberty -lfmt
 

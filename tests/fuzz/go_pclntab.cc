@@ -1,5 +1,5 @@
 // Go's table of functions, in an ELF file whose code looks like Go's everywhere: names, lines,
-// inlined functions. The last byte tells how the file leads to the table.
+// inlined functions, unwind tables. The last byte tells how the file leads to the table.
 #include "symbolize/go_pclntab.h"
 
 #include <algorithm>
@@ -10,6 +10,8 @@
 
 #include "parse/messages.h"
 #include "symbolize/go_lines.h"
+#include "unwind/byte_source.h"
+#include "unwind/cfa_table.h"
 
 using namespace lockscope;
 
@@ -134,12 +136,20 @@ void go_through(const GoPclntab& table) {
   }
 }
 
+void build_rules(const std::string& image) {
+  const auto table = build_cfa_table(
+      ByteSource::of_memory({reinterpret_cast<const uint8_t*>(image.data()), image.size()}));
+  if (table && !decode_reply<CfaTable>(encode(*table))) std::abort();
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size == 0) return 0;
   const std::string_view table(reinterpret_cast<const char*>(data), size - 1);
-  auto file = ElfFile::from_memory(elf_with(table, data[size - 1]));
+  const std::string image = elf_with(table, data[size - 1]);
+  build_rules(image);
+  auto file = ElfFile::from_memory(image);
   if (!file) std::abort();
   if (const auto lines = open_go_lines(*file)) look_up(*lines);
   auto loaded = GoPclntab::load(std::move(*file));

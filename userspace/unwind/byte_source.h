@@ -23,6 +23,9 @@ class ByteSource {
   /// Bytes in all; 0 if that can't be found out.
   uint64_t size() const;
 
+  int fd() const { return fd_; }  ///< -1 for memory
+  std::span<const uint8_t> bytes() const { return bytes_; }
+
  private:
   ByteSource(int fd, std::span<const uint8_t> bytes) : fd_(fd), bytes_(bytes) {}
 

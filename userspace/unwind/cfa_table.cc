@@ -6,6 +6,7 @@
 
 #include "unwind/call_frame_info.h"
 #include "unwind/elf_code.h"
+#include "unwind/go_frames.h"
 
 namespace lockscope {
 namespace {
@@ -74,35 +75,66 @@ CfaSegment segment_of(const CodeSegment& code) {
   return segment;
 }
 
-void fill(CfaSegment& segment, const CallFrameInfo& info, ls_unwind_rule elsewhere,
-          RuleNumbers& numbers) {
-  const uint64_t end = segment.address + segment.size;
-  uint64_t covered = segment.address;
-  auto& rows = segment.rows;
-  append(rows, 0, numbers.number(elsewhere));
-  auto range = std::lower_bound(
-      info.ranges.begin(), info.ranges.end(), segment.address,
-      [](const CfiRange& r, uint64_t address) { return r.start < address; });
-  for (; range != info.ranges.end() && range->start < end; ++range) {
-    if (range->end > end) continue;
-    if (range->start - covered >= kPaddingBytes)
-      append(rows, static_cast<uint32_t>(covered - segment.address), numbers.number(elsewhere));
-    run_call_frame_program(info, *range, [&](uint64_t address, ls_unwind_rule rule) {
-      append(rows, static_cast<uint32_t>(address - segment.address), numbers.number(rule));
-    });
-    covered = range->end;
+/// Fills a segment's rows from its start on.
+class SegmentRows {
+ public:
+  SegmentRows(CfaSegment& segment, RuleNumbers& numbers, ls_unwind_rule elsewhere)
+      : segment_(segment),
+        numbers_(numbers),
+        elsewhere_(elsewhere),
+        covered_(segment.address),
+        end_(segment.address + segment.size) {
+    add(segment.address, elsewhere);
   }
-  if (end - covered >= kPaddingBytes)
-    append(rows, static_cast<uint32_t>(covered - segment.address), numbers.number(elsewhere));
-}
+
+  void add_call_frame_info(const CallFrameInfo& info, uint64_t from, uint64_t to) {
+    to = std::min(to, end_);
+    auto range = std::lower_bound(
+        info.ranges.begin(), info.ranges.end(), std::max(from, covered_),
+        [](const CfiRange& r, uint64_t address) { return r.start < address; });
+    for (; range != info.ranges.end() && range->start < to; ++range) {
+      if (range->end > to) continue;
+      skip_to(range->start);
+      run_call_frame_program(info, *range, [&](uint64_t address, ls_unwind_rule rule) {
+        add(address, rule);
+      });
+      covered_ = range->end;
+    }
+  }
+
+  void add_go(const GoFrames& go) {
+    if (go.start() < covered_ || go.end() > end_) return;
+    skip_to(go.start());
+    go.run([&](uint64_t address, ls_unwind_rule rule) { add(address, rule); });
+    covered_ = go.end();
+  }
+
+  void finish() { skip_to(end_); }
+
+ private:
+  void add(uint64_t address, ls_unwind_rule rule) {
+    append(segment_.rows, static_cast<uint32_t>(address - segment_.address), numbers_.number(rule));
+  }
+
+  void skip_to(uint64_t address) {
+    if (address - covered_ >= kPaddingBytes) add(covered_, elsewhere_);
+  }
+
+  CfaSegment& segment_;
+  RuleNumbers& numbers_;
+  ls_unwind_rule elsewhere_;
+  uint64_t covered_;
+  uint64_t end_;
+};
 
 }  // namespace
 
 Result<CfaTable> build_cfa_table(const ByteSource& source) {
   auto elf = ElfCode::parse(source);
   if (!elf) return elf.error();
-  const bool go = elf->has_section(".gopclntab") || elf->has_section(".data.rel.ro.gopclntab") ||
-                  elf->has_section(".go.buildinfo");
+  const auto go_frames = GoFrames::load(source);
+  const bool go = go_frames || elf->has_section(".gopclntab") ||
+                  elf->has_section(".data.rel.ro.gopclntab") || elf->has_section(".go.buildinfo");
   CfiKind kind = CfiKind::EhFrame;
   auto section = elf->eh_frame();
   if (!section && !go) {
@@ -119,7 +151,15 @@ Result<CfaTable> build_cfa_table(const ByteSource& source) {
     CfaSegment segment = segment_of(code);
     if (segment.pages() > LS_UNWIND_MAX_PAGES || segment.address + segment.size < segment.address)
       continue;
-    fill(segment, info, go ? kFramePointer : kNone, numbers);
+    SegmentRows rows(segment, numbers, go && !go_frames ? kFramePointer : kNone);
+    if (go_frames) {
+      rows.add_call_frame_info(info, segment.address, go_frames->start());
+      rows.add_go(*go_frames);
+      rows.add_call_frame_info(info, go_frames->end(), ~uint64_t{0});
+    } else {
+      rows.add_call_frame_info(info, segment.address, ~uint64_t{0});
+    }
+    rows.finish();
     table.segments.push_back(std::move(segment));
   }
   table.rules = numbers.take();

@@ -11,7 +11,9 @@ here=tests/bpf/unwind
 mkdir -p "$out"
 
 g++ -std=c++20 -O2 -g -Wall -Wextra -Wno-missing-field-initializers -Iuserspace -Ibpf -I$here \
-  $here/*.cc userspace/unwind/*.cc userspace/process/*.cc -o "$out/unwind_bpf_test" -lbpf -lelf -ldw
+  $here/*.cc userspace/unwind/*.cc userspace/process/*.cc \
+  userspace/symbolize/{dynamic_section,elf_file,go_module,go_pclntab}.cc \
+  -o "$out/unwind_bpf_test" -lbpf -lelf -ldw
 for workload in stacks futex_cost; do
   gcc -O2 -fomit-frame-pointer -fno-optimize-sibling-calls -Wall -pthread \
     $here/${workload}_workload.c -o "$out/${workload}_workload"
