@@ -73,7 +73,7 @@ $(BUILD)/workloads/%: tests/workloads/%.cc $(wildcard tests/workloads/*.h)
 FUZZ_CXX ?= clang++-14
 FUZZ_FLAGS := -std=c++20 -O1 -gline-tables-only -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
 FUZZ_TARGETS := $(patsubst tests/fuzz/%.cc,$(BUILD)/fuzz/%,$(wildcard tests/fuzz/*.cc))
-FUZZ_SOURCES := $(filter-out %/symbolizer.cc %/symbolize_capture.cc,$(wildcard userspace/symbolize/*.cc)) \
+FUZZ_SOURCES := $(filter-out %/symbolizer.cc %/symbolize_capture.cc %/debuginfod.cc,$(wildcard userspace/symbolize/*.cc)) \
   $(wildcard userspace/diagnose/*.cc userspace/diagnose/shapes/*.cc userspace/text/*.cc) \
   $(addprefix userspace/,capture/capture_file.cc parse/messages.cc process/maps.cc report/diagnosis_text.cc) \
   $(addprefix userspace/unwind/,byte_source.cc call_frame_info.cc call_frame_program.cc cfa_table.cc elf_code.cc \

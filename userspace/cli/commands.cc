@@ -16,6 +16,7 @@
 #include "report/diagnosis_text.h"
 #include "report/flame_view.h"
 #include "report/tables.h"
+#include "symbolize/debuginfod.h"
 #include "symbolize/symbolize_capture.h"
 
 namespace lockscope {
@@ -54,7 +55,8 @@ Result<SymbolizedCapture> obtain(const Request& request) {
   const bool terminal = ::isatty(STDERR_FILENO) == 1;
   if (terminal) options.progress = show_progress;
   SandboxedParser parser;
-  Symbolizer symbolizer(parser, {.lines = true});
+  Symbolizer symbolizer(
+      parser, {.fetch_debug_file = debuginfod_client_from_environment(), .lines = true});
   auto capture = record(options, parser, symbolizer);
   if (terminal) std::fputs("\r\033[K", stderr);
   if (!capture) return capture.error();

@@ -52,6 +52,9 @@ struct LoadedSymbols {
   SymbolsId id = 0;
   uint64_t table_bytes = 0;  ///< memory taken
   uint64_t count = 0;
+  /// Whether functions have names throughout: from a symbol table, here, embedded
+  /// or in a debug file, or from Go's own.
+  bool has_names = false;
   std::vector<Segment> segments;  ///< code first
 };
 

@@ -145,6 +145,7 @@ Result<LoadedSymbols> LocalParser::load_symbols(const SymbolSources& sources) {
   loaded.table_bytes = symbols.size_bytes();
   loaded.count = symbols.size();
   auto go = open_go_lines(*file);
+  loaded.has_names = debug_file || mini || go || file->find_section(SHT_SYMTAB);
   std::optional<ElfFile> lines;
   if (sources.lines) {
     lines = file->find_section(".debug_info") || !debug_file ? std::move(*file)

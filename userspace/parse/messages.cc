@@ -245,7 +245,8 @@ std::optional<Result<Compiler>> decode_reply(std::string_view bytes) {
 
 std::string encode(const LoadedSymbols& symbols) {
   Writer writer = value();
-  writer.put(symbols.id).put(symbols.table_bytes).put(symbols.count).put_count(symbols.segments);
+  writer.put(symbols.id).put(symbols.table_bytes).put(symbols.count).put(symbols.has_names);
+  writer.put_count(symbols.segments);
   for (const LoadedSymbols::Segment& segment : symbols.segments) writer.put(segment);
   return writer.take();
 }
@@ -259,6 +260,7 @@ std::optional<Result<LoadedSymbols>> decode_reply(std::string_view bytes) {
   // A sum is made of these.
   symbols.table_bytes = std::min<uint64_t>(reader.take<uint64_t>(), 1ull << 40);
   symbols.count = reader.take<uint64_t>();
+  symbols.has_names = reader.flag();
   symbols.segments.resize(reader.count(kMaxSegments, sizeof(LoadedSymbols::Segment)));
   for (auto& segment : symbols.segments) segment = reader.take<LoadedSymbols::Segment>();
   if (!reader.done() || symbols.id == 0) return std::nullopt;

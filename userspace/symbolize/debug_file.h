@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -8,6 +9,10 @@
 #include "parse/file_parser.h"
 
 namespace lockscope {
+
+/// Brings the debug file of a build id (in hex) from elsewhere, opened for
+/// reading only; an invalid descriptor where there is none. May take its time.
+using FetchDebugFile = std::function<UniqueFd(const std::string& build_id)>;
 
 /// Opens the regular file `path` as a process whose root directory is `root`
 /// sees it: symbolic links can't lead out of it, and devices and FIFOs are

@@ -68,6 +68,7 @@ struct Symbolizer::Table {
   UniqueFd supplement;
   bool is_jit_map = false;
   bool lines = false;
+  bool has_names = true;  // of all its functions, for all we know
   SymbolsId id = 0;
   uint64_t bytes = 0;  // in the parser's memory
   uint64_t count = 0;
@@ -111,6 +112,7 @@ struct Symbolizer::Module : Table {
   std::string build_id;
   bool is_elf = false;
   bool kept_open = false;
+  bool unfetchable = false;  // names that it has not are not to be had elsewhere
 };
 
 struct Symbolizer::JitTable : Table {
@@ -126,7 +128,7 @@ struct Symbolizer::Place {
 };
 
 Symbolizer::Symbolizer(FileParser& parser, SymbolizerOptions options)
-    : parser_(parser), options_(options) {}
+    : parser_(parser), options_(std::move(options)) {}
 Symbolizer::~Symbolizer() = default;
 
 std::vector<Frame> Symbolizer::symbolize(const CodeAddress& address) {
@@ -180,6 +182,7 @@ Symbolizer::Place Symbolizer::place_of(const CodeAddress& at) {
   }
   const auto in_file = module->address_of_offset(offset);
   if (!in_file) return {nullptr, 0, unnamed(module->name, offset + step)};
+  if (!module->has_names && !module->unfetchable) fetch_names(at.pid, *mapping, *module);
   // The address as the stack has it.
   return {module, *in_file, unnamed(module->name, *in_file + step)};
 }
@@ -299,6 +302,25 @@ void Symbolizer::find_sources(pid_t pid, const Mapping& mapping, UniqueFd file, 
   if (with_lines) module.supplement = find_supplement(parser_, *with_lines, roots);
 }
 
+// Tried once, as long as it does not work.
+void Symbolizer::fetch_names(pid_t pid, const Mapping& mapping, Module& module) {
+  module.unfetchable = true;
+  if (!options_.fetch_debug_file || module.build_id.empty() || !mapping.has_file()) return;
+  UniqueFd debug_file = options_.fetch_debug_file(module.build_id);
+  const auto links = debug_file ? parser_.links(debug_file.get()) : failed("none");
+  if (!links || links->build_id != module.build_id) return;
+  if (!module.file) {
+    auto file = open_file_of(pid, mapping);
+    if (!file) return;
+    module.file = std::move(*file);
+  }
+  module.debug_file = std::move(debug_file);
+  if (options_.lines) module.supplement = find_supplement(parser_, *links, {root_of(pid), "/"});
+  unload(module);
+  module.unfetchable = !load(module);
+  if (!module.kept_open) module.close();
+}
+
 std::shared_ptr<Symbolizer::Module> Symbolizer::open_vdso_module() {
   auto module = std::make_shared<Module>();
   module->name = "[vdso]";
@@ -325,6 +347,7 @@ bool Symbolizer::load(Table& table) {
   table.id = loaded->id;
   table.bytes = loaded->table_bytes;
   table.count = loaded->count;
+  table.has_names = loaded->has_names;
   table.segments = std::move(loaded->segments);
   table_bytes_ += table.bytes;
   shrink(table);

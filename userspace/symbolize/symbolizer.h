@@ -13,6 +13,7 @@
 
 #include "parse/file_parser.h"
 #include "process/maps.h"
+#include "symbolize/debug_file.h"
 #include "symbolize/frame.h"
 
 namespace lockscope {
@@ -29,6 +30,9 @@ struct SymbolizerOptions {
   size_t max_table_bytes = 64 << 20;
   /// Look for separate debug files (/usr/lib/debug, .gnu_debuglink).
   bool debug_files = true;
+  /// For files without a symbol table and without a debug file here, when the
+  /// first of their addresses is to be named; null for none.
+  FetchDebugFile fetch_debug_file = nullptr;
   /// Source lines and inlined functions, from DWARF. (Go code has a table of its
   /// own, which is always read.)
   bool lines = false;
@@ -94,6 +98,7 @@ class Symbolizer {
   std::shared_ptr<Module> open(pid_t pid, const Mapping& mapping);
   std::shared_ptr<Module> open_vdso_module();
   void find_sources(pid_t pid, const Mapping& mapping, UniqueFd file, Module& module);
+  void fetch_names(pid_t pid, const Mapping& mapping, Module& module);
   std::shared_ptr<JitTable> jit_table(pid_t pid, uint64_t address);
   bool load(Table& table);
   void unload(Table& table);

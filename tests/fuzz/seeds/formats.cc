@@ -32,7 +32,7 @@ void write_replies() {
   reply(1, encode(ElfLinks{"00ff", "a.debug", 7, "b", "ff", true, true}));
   reply(2, encode(5u));
   reply(3, encode(Compiler::Rust));
-  reply(4, encode(LoadedSymbols{1, 4096, 3, {{0, 0x1000, 0x400000}}}));
+  reply(4, encode(LoadedSymbols{1, 4096, 3, true, {{0, 0x1000, 0x400000}}}));
   reply(5, encode(std::vector<Names>{{.frames = {{"f", "a.c", 7, "", true}, {"g"}}}, {{}, 0x10}}));
   reply(6, encode(ParseRequest{.what = ParseRequest::What::Find, .addresses = {1, 2}}));
 }
