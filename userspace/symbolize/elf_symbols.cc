@@ -6,6 +6,8 @@
 #include <limits>
 #include <optional>
 
+#include "symbolize/dynamic_section.h"
+
 namespace lockscope {
 namespace {
 
@@ -36,18 +38,34 @@ class SymbolReader {
       return false;
     }
     auto strings = file.bytes_of(&file.sections()[table->header.sh_link], kMaxStringsBytes);
-    if (!strings) return false;
-    strings_.push_back(std::move(*strings));
+    return strings && read_table(file, table->header.sh_offset,
+                                 table->header.sh_size / sizeof(Elf64_Sym), std::move(*strings),
+                                 bounds);
+  }
 
+  /// The symbols of the run-time linker, where the section table is gone.
+  void read_dynamic(const ElfFile& file, const EhFrameRanges* bounds) {
+    const auto symbols = DynamicSection::load(file).symbols(file);
+    if (!symbols) return;
+    auto strings = file.bytes_at(symbols->strings_offset, symbols->strings_bytes, kMaxStringsBytes);
+    if (strings) read_table(file, symbols->offset, symbols->count, std::move(*strings), bounds);
+  }
+
+  SymbolTable build() { return builder_.build(); }
+
+ private:
+  bool read_table(const ElfFile& file, uint64_t offset, uint64_t count, std::string strings,
+                  const EhFrameRanges* bounds) {
+    strings_.push_back(std::move(strings));
     // In portions: only a part of the symbols are functions, and there is no
     // need to have both tables in memory.
-    const uint64_t count = std::min(table->header.sh_size / sizeof(Elf64_Sym), kMaxSymbolsRead);
+    count = std::min(count, kMaxSymbolsRead);
     std::vector<Elf64_Sym> portion(std::min<uint64_t>(count, kSymbolsPerRead));
     bool any = false;
     for (uint64_t done = 0; done < count && !builder_.full();) {
       const size_t wanted = std::min<uint64_t>(count - done, kSymbolsPerRead);
-      const size_t bytes = file.read_at(table->header.sh_offset + done * sizeof(Elf64_Sym),
-                                        portion.data(), wanted * sizeof(Elf64_Sym));
+      const size_t bytes = file.read_at(offset + done * sizeof(Elf64_Sym), portion.data(),
+                                        wanted * sizeof(Elf64_Sym));
       const size_t got = bytes / sizeof(Elf64_Sym);
       for (size_t i = 0; i < got; ++i) any |= add(file, portion[i], bounds);
       if (got < wanted) break;
@@ -56,9 +74,6 @@ class SymbolReader {
     return any;
   }
 
-  SymbolTable build() { return builder_.build(); }
-
- private:
   bool add(const ElfFile& file, const Elf64_Sym& symbol, const EhFrameRanges* bounds) {
     const unsigned type = ELF64_ST_TYPE(symbol.st_info);
     if ((type != STT_FUNC && type != STT_GNU_IFUNC) || symbol.st_shndx == SHN_UNDEF ||
@@ -111,7 +126,12 @@ ElfSymbols ElfSymbols::load(const ElfFile& file, const ElfFile* debug_file) {
   if (debug_file) complete |= reader.read(*debug_file, SHT_SYMTAB);
   ElfSymbols result;
   if (!complete) result.ranges_ = EhFrameRanges::load(file);
-  reader.read(file, SHT_DYNSYM, complete ? nullptr : &result.ranges_);
+  const EhFrameRanges* bounds = complete ? nullptr : &result.ranges_;
+  if (file.sections().empty()) {
+    reader.read_dynamic(file, bounds);
+  } else {
+    reader.read(file, SHT_DYNSYM, bounds);
+  }
   result.symbols_ = reader.build();
   return result;
 }

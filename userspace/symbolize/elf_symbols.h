@@ -13,7 +13,7 @@ namespace lockscope {
 class ElfSymbols {
  public:
   /// Takes function symbols from .symtab (of `debug_file` if it has more) and
-  /// .dynsym; where there is no .symtab, also function boundaries from .eh_frame.
+  /// .dynsym (found by PT_DYNAMIC if need be); where there is no .symtab, also function boundaries from .eh_frame.
   /// Broken parts are left out: an empty table is a valid result.
   static ElfSymbols load(const ElfFile& file, const ElfFile* debug_file = nullptr);
 

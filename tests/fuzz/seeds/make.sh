@@ -38,6 +38,14 @@ compile debug_frame -O1 -g -fno-asynchronous-unwind-tables -fno-exceptions
  fi)
 for name in plain stripped debug_frame; do cp "$work/$name" unwind_table/; done
 for name in plain stripped linked symbols mini; do cp "$work/$name" elf_symbols/ 2>/dev/null || true; done
+# Without the section table, as sstrip(1) leaves them: PT_DYNAMIC leads to the symbols.
+for style in sysv gnu; do
+  compile dynamic -O1 -Wl,--hash-style=$style
+  for zeros in 40:8 60:4; do  # e_shoff; e_shnum and e_shstrndx
+    dd if=/dev/zero of="$work/dynamic" bs=1 seek=${zeros%:*} count=${zeros#*:} conv=notrunc status=none
+  done
+  cp "$work/dynamic" elf_symbols/dynamic-$style
+done
 for name in lines4 lines5 packed; do cp "$work/$name" dwarf_lines/; done
 
 printf '1000 100 old\n1040 20 new\n0x2000 0x10 LazyCompile:*handle /srv/app.js:12\nzz 1 junk\n' >jit_map/a

@@ -153,16 +153,51 @@ TEST(ElfSymbols, StrippedHasRanges) {
 
 TEST(ElfSymbols, WithoutSectionHeaders) {
   TempDir dir;
-  compile(kFunctions, dir / "a", "-O1");
-  std::string image = read_all(dir / "a");
-  Elf64_Ehdr header;
-  std::memcpy(&header, image.data(), sizeof header);
-  header.e_shoff = header.e_shnum = header.e_shstrndx = 0;
-  std::memcpy(image.data(), &header, sizeof header);
-  const auto file = ElfFile::from_memory(image);
+  compile(kFunctions, dir / "a", "-O1 -no-pie");
+  const auto file = ElfFile::from_memory(without_sections(read_all(dir / "a")));
   ASSERT_TRUE(file.ok());
-  EXPECT_FALSE(const_cast<ElfFile&>(*file).build_id().empty());
-  EXPECT_EQ(ElfSymbols::load(*file).size(), 0u);
+  EXPECT_FALSE(file->build_id().empty());
+  EXPECT_EQ(name_at(ElfSymbols::load(*file), nm(dir / "a").at("visible")), "");
+}
+
+// What the run-time linker uses must be in every file that has such symbols.
+TEST(ElfSymbols, DynamicOnesWithoutSectionHeaders) {
+  TempDir dir;
+  for (const char* flags : {"-rdynamic -Wl,--hash-style=gnu", "-rdynamic -Wl,--hash-style=sysv",
+                            "-shared -fPIC -Wl,--hash-style=both"}) {
+    SCOPED_TRACE(flags);
+    compile(kFunctions, dir / "a", std::string("-O1 ") + flags);
+    const auto truth = nm(dir / "a");
+    const auto file = ElfFile::from_memory(without_sections(read_all(dir / "a")));
+    ASSERT_TRUE(file.ok());
+    const ElfSymbols symbols = ElfSymbols::load(*file);
+    EXPECT_EQ(name_at(symbols, truth.at("visible")), "alias");
+    EXPECT_EQ(name_at(symbols, truth.at("main") + 1), "main");
+    EXPECT_EQ(name_at(symbols, truth.at("hidden")), "");
+  }
+}
+
+TEST(ElfSymbols, DynamicOnesOfLibcWithoutSectionHeaders) {
+  Dl_info info;
+  ASSERT_TRUE(::dladdr(
+      ::dlsym(::dlopen("libc.so.6", RTLD_LAZY | RTLD_NOLOAD), "pthread_mutex_lock"), &info));
+  const auto file = ElfFile::from_memory(without_sections(read_all(info.dli_fname)));
+  ASSERT_TRUE(file.ok());
+  const ElfSymbols with = ElfSymbols::load(open_elf(info.dli_fname));
+  const ElfSymbols without = ElfSymbols::load(*file);
+  // Less those without a size, which nothing bounds.
+  EXPECT_GT(without.size(), with.size() * 9 / 10);
+}
+
+// Built without .eh_frame, as some C programs are.
+TEST(ElfSymbols, WithDebugFrameOnly) {
+  TempDir dir;
+  compile(kFunctions, dir / "a", "-O1 -g -fno-asynchronous-unwind-tables -fno-unwind-tables");
+  const auto truth = nm(dir / "a");
+  ASSERT_TRUE(open_elf(dir / "a").find_section(".debug_frame"));
+  const ElfSymbols symbols = ElfSymbols::load(open_elf(dir / "a"));
+  EXPECT_EQ(name_at(symbols, truth.at("hidden") + 1), "hidden");
+  EXPECT_EQ(name_at(symbols, truth.at("main")), "main");
 }
 
 }  // namespace

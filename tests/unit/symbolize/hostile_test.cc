@@ -91,6 +91,30 @@ TEST_F(HostileElf, BadNumbersInTables) {
   }
 }
 
+// Nothing but the segments leads to the symbols.
+TEST_F(HostileElf, BadNumbersWithoutSections) {
+  compile(kSource, dir_ / "b", "-O1 -rdynamic -Wl,--hash-style=gnu");
+  const ElfFile file = open_elf(dir_ / "b");
+  const std::string whole = without_sections(read_all(dir_ / "b"));
+  ASSERT_GT(ElfSymbols::load(*ElfFile::from_memory(whole)).size(), 2u);
+  std::vector<std::pair<uint64_t, uint64_t>> tables;
+  for (const char* name : {".dynamic", ".gnu.hash", ".dynsym", ".dynstr"}) {
+    const Elf64_Shdr& section = file.find_section(name)->header;
+    tables.emplace_back(section.sh_offset, section.sh_size);
+  }
+  static constexpr uint64_t kNumbers[] = {0,          1,          0xffff,     0x3fffff, 0x7fffffff,
+                                          0xffffffff, 0xfffffffe, 1ull << 32, ~0ull,    ~0ull - 7};
+  std::mt19937 random(9);
+  for (int round = 0; round < 4000; ++round) {
+    std::string image = whole;
+    const auto& [offset, size] = tables[random() % tables.size()];
+    const size_t width = size_t{4} << random() % 2;
+    const size_t at = offset + random() % size / width * width;
+    std::memcpy(image.data() + at, &kNumbers[random() % std::size(kNumbers)], width);
+    read_everything(image);
+  }
+}
+
 TEST_F(HostileElf, Truncations) {
   std::mt19937 random(3);
   for (size_t size = 0; size < 700; size += 7) read_everything(image_.substr(0, size));

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <map>
@@ -50,6 +51,15 @@ inline std::string read_all(const std::string& path) {
   std::ostringstream content;
   content << std::ifstream(path, std::ios::binary).rdbuf();
   return content.str();
+}
+
+/// An ELF image as sstrip(1) leaves it: without its section table.
+inline std::string without_sections(std::string image) {
+  Elf64_Ehdr header;
+  std::memcpy(&header, image.data(), sizeof header);
+  header.e_shoff = header.e_shnum = header.e_shstrndx = 0;
+  std::memcpy(image.data(), &header, sizeof header);
+  return image;
 }
 
 /// Compiles C (or what an -x in the flags says) to `output`.
