@@ -19,7 +19,7 @@ void read(std::string_view bytes) {
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size == 0) return 0;
   const std::string_view bytes(reinterpret_cast<const char*>(data) + 1, size - 1);
-  switch (data[0] % 7) {
+  switch (data[0] % 8) {
     case 0:
       read<CfaTable>(bytes);
       break;
@@ -39,6 +39,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       read<std::vector<Names>>(bytes);
       break;
     case 6:
+      read<std::vector<NamedObject>>(bytes);
+      break;
+    case 7:
       (void)decode_request(bytes);
       break;
   }

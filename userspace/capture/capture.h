@@ -65,6 +65,7 @@ struct Lock {
   uint64_t area_ns = 0;
   int32_t owner_tid = 0;  ///< of a glibc mutex with waiters at the end; 0: not known
   std::string object;     ///< name of the variable, for static locks; may be empty
+  uint64_t object_offset = 0;  ///< of the word in it
 };
 
 /// Addresses, innermost first, each within the instruction that was being

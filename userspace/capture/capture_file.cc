@@ -24,7 +24,8 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Mapping, start, end, file_offset, inode, dev_
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Process, id, pid, comm, exe, language, threads, mappings)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Lock, id, process, shared, address, inode, file_offset, device,
                                    traits, max_waiters, waiter_threads, releaser_threads,
-                                   waited_releases, self_releases, refused_holds, unreleased_ns, area_ns, owner_tid, object)
+                                   waited_releases, self_releases, refused_holds, unreleased_ns,
+                                   area_ns, owner_tid, object, object_offset)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Stack, process, flags, addresses)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Histogram, slots)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Durations, count, total_ns, max_ns, histogram)

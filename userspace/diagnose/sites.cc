@@ -1,5 +1,7 @@
 #include "diagnose/sites.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <map>
 #include <tuple>
@@ -64,6 +66,14 @@ void sort_shares(std::vector<StackShare>& shares) {
   std::stable_sort(shares.begin(), shares.end(), [](const StackShare& a, const StackShare& b) {
     return std::tie(a.ns, a.count) > std::tie(b.ns, b.count);
   });
+}
+
+// "g_sessions", "g_server+0x40"; empty for what is no variable.
+std::string name_object(const Lock& lock, Primitive primitive) {
+  if (lock.object.empty()) return {};
+  const uint64_t word = word_offset(primitive, lock.address, lock.traits);
+  const uint64_t offset = lock.object_offset - std::min(word, lock.object_offset);
+  return offset == 0 ? lock.object : fmt::format("{}+{:#x}", lock.object, offset);
 }
 
 // "g_sessions", or "mutex in SessionStore::append" after whoever waits most.
@@ -189,7 +199,8 @@ SiteView build_sites(const SymbolizedCapture& symbolized) {
 
   std::unordered_map<Index, std::string> objects;
   for (size_t i = 0; i < capture.locks.size(); i++) {
-    if (!capture.locks[i].object.empty()) objects[view.site_of_lock[i]] = capture.locks[i].object;
+    std::string name = name_object(capture.locks[i], primitives[i]);
+    if (!name.empty()) objects[view.site_of_lock[i]] = std::move(name);
   }
   for (size_t i = 0; i < view.sites.size(); i++) {
     Site& site = view.sites[i];

@@ -47,6 +47,7 @@ struct LoadedSymbols {
     uint64_t file_offset = 0;
     uint64_t size = 0;
     uint64_t address = 0;
+    uint64_t memory_size = 0;  ///< `size`, and zeros
   };
 
   SymbolsId id = 0;
@@ -67,6 +68,12 @@ struct Names {
   uint64_t nameless_start = 0;
 };
 
+/// A place in a variable; without a name, in none.
+struct NamedObject {
+  std::string name;     ///< demangled
+  uint64_t offset = 0;  ///< bytes into it
+};
+
 /// Everything that is read out of files of traced processes. They are hostile:
 /// lockscope uses SandboxedParser, which has a process without rights do it.
 /// LocalParser is what that process uses.
@@ -85,13 +92,17 @@ class FileParser {
   virtual Result<uint32_t> checksum(int fd) = 0;
   virtual Result<Compiler> compiler(int fd) = 0;
 
-  /// Loads the functions of an ELF file.
+  /// Loads the functions and variables of an ELF file.
   virtual Result<LoadedSymbols> load_symbols(const SymbolSources& sources) = 0;
   /// Loads the functions of a JIT map: see JitMap.
   virtual Result<LoadedSymbols> load_jit_map(int fd) = 0;
   /// What is at these addresses (as in the file, before relocation); as many
   /// answers as addresses. Fails if the symbols are not held any more.
   virtual Result<std::vector<Names>> find(SymbolsId id, std::span<const uint64_t> addresses) = 0;
+  /// The variables, of those that can be written to, that these addresses are
+  /// in; otherwise as find().
+  virtual Result<std::vector<NamedObject>> find_objects(SymbolsId id,
+                                                        std::span<const uint64_t> addresses) = 0;
   virtual bool holds(SymbolsId id) = 0;
   virtual void unload(SymbolsId id) = 0;
 };

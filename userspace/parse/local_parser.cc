@@ -39,7 +39,9 @@ std::vector<LoadedSymbols::Segment> loaded_segments(const ElfFile& file) {
   std::stable_partition(headers.begin(), headers.end(),
                         [](const Elf64_Phdr& s) { return s.p_flags & PF_X; });
   std::vector<LoadedSymbols::Segment> segments;
-  for (const Elf64_Phdr& s : headers) segments.push_back({s.p_offset, s.p_filesz, s.p_vaddr});
+  for (const Elf64_Phdr& s : headers) {
+    segments.push_back({s.p_offset, s.p_filesz, s.p_vaddr, s.p_memsz});
+  }
   return segments;
 }
 
@@ -49,6 +51,7 @@ class LocalParser::Table {
  public:
   virtual ~Table() = default;
   virtual Names find(uint64_t address) = 0;
+  virtual NamedObject find_object(uint64_t) { return {}; }
 };
 
 class LocalParser::ElfTable : public Table {
@@ -82,6 +85,12 @@ class LocalParser::ElfTable : public Table {
       names.nameless_start = range->start;
     }
     return names;
+  }
+
+  NamedObject find_object(uint64_t address) override {
+    const auto object = symbols_.find_object(address);
+    if (!object) return {};
+    return {demangle(object->name), address - object->start};
   }
 
  private:
@@ -169,6 +178,15 @@ Result<std::vector<Names>> LocalParser::find(SymbolsId id, std::span<const uint6
   std::vector<Names> names;
   for (const uint64_t address : addresses) names.push_back(table->second->find(address));
   return names;
+}
+
+Result<std::vector<NamedObject>> LocalParser::find_objects(SymbolsId id,
+                                                           std::span<const uint64_t> addresses) {
+  const auto table = tables_.find(id);
+  if (table == tables_.end()) return failed("no such symbols");
+  std::vector<NamedObject> objects;
+  for (const uint64_t address : addresses) objects.push_back(table->second->find_object(address));
+  return objects;
 }
 
 void LocalParser::unload(SymbolsId id) { tables_.erase(id); }

@@ -20,6 +20,8 @@ class LocalParser : public FileParser {
   Result<LoadedSymbols> load_symbols(const SymbolSources& sources) override;
   Result<LoadedSymbols> load_jit_map(int fd) override;
   Result<std::vector<Names>> find(SymbolsId id, std::span<const uint64_t> addresses) override;
+  Result<std::vector<NamedObject>> find_objects(SymbolsId id,
+                                                std::span<const uint64_t> addresses) override;
   bool holds(SymbolsId id) override { return tables_.contains(id); }
   void unload(SymbolsId id) override;
 

@@ -299,4 +299,25 @@ std::optional<Result<std::vector<Names>>> decode_reply(std::string_view bytes) {
   return names;
 }
 
+std::string encode(const std::vector<NamedObject>& objects) {
+  Writer writer = value();
+  writer.put_count(objects);
+  for (const NamedObject& object : objects) writer.put(object.name).put(object.offset);
+  return writer.take();
+}
+
+template <>
+std::optional<Result<std::vector<NamedObject>>> decode_reply(std::string_view bytes) {
+  Reader reader(bytes);
+  if (const auto failure = read_failure(reader)) return *failure;
+  std::vector<NamedObject> objects(
+      reader.count(kMaxAddresses, sizeof(uint32_t) + sizeof(uint64_t)));
+  for (NamedObject& object : objects) {
+    object.name = sanitize(reader.text(kMaxNameBytes), kMaxNameBytes);
+    object.offset = reader.take<uint64_t>();
+  }
+  if (!reader.done()) return std::nullopt;
+  return objects;
+}
+
 }  // namespace lockscope

@@ -22,6 +22,7 @@ struct ParseRequest {
     LoadJitMap = 6,
     Find = 7,
     Unload = 8,
+    FindObjects = 9,
   };
 
   What what = What::Links;
@@ -29,8 +30,8 @@ struct ParseRequest {
   bool has_debug_file = false;
   bool has_supplement = false;
   bool lines = false;
-  SymbolsId id = 0;                 ///< Find, Unload
-  std::vector<uint64_t> addresses;  ///< Find
+  SymbolsId id = 0;                 ///< Find, FindObjects, Unload
+  std::vector<uint64_t> addresses;  ///< Find, FindObjects
 };
 
 /// Of one request and of one reply, in bytes. The kernel's pool of unwind tables
@@ -52,6 +53,7 @@ std::string encode(uint32_t checksum);
 std::string encode(Compiler compiler);
 std::string encode(const LoadedSymbols& symbols);
 std::string encode(const std::vector<Names>& names);
+std::string encode(const std::vector<NamedObject>& objects);
 
 /// Takes nothing on trust: what is returned is in bounds, in order where it is
 /// said to be, and fit to be printed. Nothing if the bytes are no such reply.
@@ -69,5 +71,7 @@ template <>
 std::optional<Result<LoadedSymbols>> decode_reply(std::string_view bytes);
 template <>
 std::optional<Result<std::vector<Names>>> decode_reply(std::string_view bytes);
+template <>
+std::optional<Result<std::vector<NamedObject>>> decode_reply(std::string_view bytes);
 
 }  // namespace lockscope

@@ -32,6 +32,9 @@ SymbolSources sources_of(const ParseRequest& request, const std::vector<UniqueFd
 std::string answer(LocalParser& parser, const ParseRequest& request,
                    const std::vector<UniqueFd>& fds) {
   if (request.what == What::Find) return encode_result(parser.find(request.id, request.addresses));
+  if (request.what == What::FindObjects) {
+    return encode_result(parser.find_objects(request.id, request.addresses));
+  }
   if (request.what == What::Unload) {
     parser.unload(request.id);
     return encode(0u);

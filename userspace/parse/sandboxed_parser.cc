@@ -83,26 +83,36 @@ Result<LoadedSymbols> SandboxedParser::load(const ParseRequest& request, std::sp
 
 Result<std::vector<Names>> SandboxedParser::find(SymbolsId id,
                                                  std::span<const uint64_t> addresses) {
-  std::vector<Names> all;
+  return ask_in_batches<Names>(What::Find, id, addresses);
+}
+
+Result<std::vector<NamedObject>> SandboxedParser::find_objects(
+    SymbolsId id, std::span<const uint64_t> addresses) {
+  return ask_in_batches<NamedObject>(What::FindObjects, id, addresses);
+}
+
+template <class T>
+Result<std::vector<T>> SandboxedParser::ask_in_batches(What what, SymbolsId id,
+                                                       std::span<const uint64_t> addresses) {
+  std::vector<T> all;
   while (!addresses.empty()) {
     look_after_helper();
     const auto table = tables_.find(id);
     if (table == tables_.end()) return failed("the parser ended, and with it these symbols");
     const auto batch = addresses.first(std::min(addresses.size(), kMaxAddresses));
     addresses = addresses.subspan(batch.size());
-    const ParseRequest request{.what = What::Find,
-                               .id = table->second.id_in_helper,
-                               .addresses = {batch.begin(), batch.end()}};
+    const ParseRequest request{
+        .what = what, .id = table->second.id_in_helper, .addresses = {batch.begin(), batch.end()}};
     // A copy: the table goes when this fails.
     const FileKey file = table->second.file;
     HelperFailure failure{};
-    auto reply = try_once<std::vector<Names>>(request, {}, file, failure);
+    auto reply = try_once<std::vector<T>>(request, {}, file, failure);
     if (!reply) return failed(reason(failure));
-    auto& names = *reply;
-    if (!names) return names;
-    names->resize(batch.size());
-    all.insert(all.end(), std::make_move_iterator(names->begin()),
-               std::make_move_iterator(names->end()));
+    auto& found = *reply;
+    if (!found) return found;
+    found->resize(batch.size());
+    all.insert(all.end(), std::make_move_iterator(found->begin()),
+               std::make_move_iterator(found->end()));
   }
   return all;
 }

@@ -34,6 +34,8 @@ class SandboxedParser : public FileParser {
   Result<LoadedSymbols> load_symbols(const SymbolSources& sources) override;
   Result<LoadedSymbols> load_jit_map(int fd) override;
   Result<std::vector<Names>> find(SymbolsId id, std::span<const uint64_t> addresses) override;
+  Result<std::vector<NamedObject>> find_objects(SymbolsId id,
+                                                std::span<const uint64_t> addresses) override;
   bool holds(SymbolsId id) override;
   void unload(SymbolsId id) override;
 
@@ -68,6 +70,10 @@ class SandboxedParser : public FileParser {
 
   template <class T>
   Result<T> ask_about(const ParseRequest& request, std::span<const int> fds);
+  // Asks about addresses, as many at once as one request may hold.
+  template <class T>
+  Result<std::vector<T>> ask_in_batches(ParseRequest::What what, SymbolsId id,
+                                        std::span<const uint64_t> addresses);
   Result<LoadedSymbols> load(const ParseRequest& request, std::span<const int> fds);
   // One try. Nothing, and `failure`, which counts against `file`, if the helper
   // gave no answer or nonsense.

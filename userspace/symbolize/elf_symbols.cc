@@ -14,17 +14,22 @@ namespace {
 constexpr uint64_t kMaxStringsBytes = 256 << 20;  // chrome, unstripped: 110 MB
 constexpr uint64_t kMaxSymbolsRead = 16 << 20;    // data and undefined ones included
 constexpr size_t kSymbolsPerRead = 8192;
-constexpr size_t kMaxCodeRanges = 32;
+constexpr size_t kMaxRanges = 32;
 
-/// Feeds the function symbols of one file to a builder.
+/// Feeds the symbols of one file to builders: functions, and variables.
 class SymbolReader {
  public:
   // The code is told by the program headers of the file that runs: those of a
   // debug file are not kept up by every tool.
   explicit SymbolReader(const ElfFile& code) {
     for (const Elf64_Phdr& segment : code.segments()) {
-      if (segment.p_type != PT_LOAD || !(segment.p_flags & PF_X)) continue;
-      if (code_.size() < kMaxCodeRanges) code_.push_back({segment.p_vaddr, segment.p_memsz});
+      const CodeRange range{segment.p_vaddr, segment.p_memsz};
+      // Constants that need relocation are no longer written to after that: no
+      // place for a lock, but for most of C++'s data symbols.
+      if (segment.p_type == PT_GNU_RELRO) constants_ = range;
+      if (segment.p_type != PT_LOAD) continue;
+      auto* ranges = segment.p_flags & PF_X ? &code_ : segment.p_flags & PF_W ? &data_ : nullptr;
+      if (ranges && ranges->size() < kMaxRanges) ranges->push_back(range);
     }
   }
 
@@ -38,9 +43,9 @@ class SymbolReader {
       return false;
     }
     auto strings = file.bytes_of(&file.sections()[table->header.sh_link], kMaxStringsBytes);
-    return strings && read_table(file, table->header.sh_offset,
-                                 table->header.sh_size / sizeof(Elf64_Sym), std::move(*strings),
-                                 bounds);
+    return strings &&
+           read_table(file, table->header.sh_offset, table->header.sh_size / sizeof(Elf64_Sym),
+                      std::move(*strings), bounds);
   }
 
   /// The symbols of the run-time linker, where the section table is gone.
@@ -52,6 +57,7 @@ class SymbolReader {
   }
 
   SymbolTable build() { return builder_.build(); }
+  SymbolTable build_objects() { return objects_.build(); }
 
  private:
   bool read_table(const ElfFile& file, uint64_t offset, uint64_t count, std::string strings,
@@ -74,18 +80,28 @@ class SymbolReader {
     return any;
   }
 
-  bool add(const ElfFile& file, const Elf64_Sym& symbol, const EhFrameRanges* bounds) {
-    const unsigned type = ELF64_ST_TYPE(symbol.st_info);
-    if ((type != STT_FUNC && type != STT_GNU_IFUNC) || symbol.st_shndx == SHN_UNDEF ||
-        symbol.st_name >= strings_.back().size()) {
-      return false;
-    }
-    const CodeRange* code = nullptr;
-    for (const CodeRange& range : code_) {
-      if (symbol.st_value - range.start < range.size) code = &range;
-    }
-    if (!code) return false;
+  static bool is_in(const std::vector<CodeRange>& ranges, uint64_t address) {
+    return std::any_of(ranges.begin(), ranges.end(),
+                       [&](const CodeRange& range) { return address - range.start < range.size; });
+  }
 
+  /// Whether it is a function.
+  bool add(const ElfFile& file, const Elf64_Sym& symbol, const EhFrameRanges* bounds) {
+    if (symbol.st_shndx == SHN_UNDEF || symbol.st_name >= strings_.back().size()) return false;
+    switch (ELF64_ST_TYPE(symbol.st_info)) {
+      case STT_FUNC:
+      case STT_GNU_IFUNC:
+        return add_function(file, symbol, bounds);
+      case STT_OBJECT:
+        add_object(symbol);
+        return false;
+      default:
+        return false;
+    }
+  }
+
+  bool add_function(const ElfFile& file, const Elf64_Sym& symbol, const EhFrameRanges* bounds) {
+    if (!is_in(code_, symbol.st_value)) return false;
     // How far a symbol without a size may reach: the end of its section.
     uint64_t limit = 0;
     if (symbol.st_shndx < file.sections().size()) {
@@ -99,23 +115,39 @@ class SymbolReader {
       if (!range || range->start != symbol.st_value) return false;
       limit = std::min(limit, range->start + range->size);
     }
-    const char* text = strings_.back().data() + symbol.st_name;
-    const size_t room =
-        std::min(strings_.back().size() - symbol.st_name, SymbolTableBuilder::kMaxNameBytes + 1);
-    std::string_view name(text, strnlen(text, room));
-    // "memcpy@@GLIBC_2.14"
-    if (const size_t at = name.find('@'); at != std::string_view::npos && at > 0) {
-      name = name.substr(0, at);
-    }
-    const unsigned binding = ELF64_ST_BIND(symbol.st_info);
-    const int rank = binding == STB_LOCAL ? 2 : binding == STB_WEAK ? 1 : 0;
-    builder_.add(name, symbol.st_value, symbol.st_size, limit, rank);
+    builder_.add(name_of(symbol), symbol.st_value, symbol.st_size, limit, rank_of(symbol));
     return true;
   }
 
+  void add_object(const Elf64_Sym& symbol) {
+    if (symbol.st_size == 0 || !is_in(data_, symbol.st_value) ||
+        symbol.st_value - constants_.start < constants_.size) {
+      return;
+    }
+    objects_.add(name_of(symbol), symbol.st_value, symbol.st_size, 0, rank_of(symbol));
+  }
+
+  std::string_view name_of(const Elf64_Sym& symbol) const {
+    const char* text = strings_.back().data() + symbol.st_name;
+    const size_t room =
+        std::min(strings_.back().size() - symbol.st_name, SymbolTableBuilder::kMaxNameBytes + 1);
+    const std::string_view name(text, strnlen(text, room));
+    // "memcpy@@GLIBC_2.14"
+    const size_t at = name.find('@');
+    return at != std::string_view::npos && at > 0 ? name.substr(0, at) : name;
+  }
+
+  static int rank_of(const Elf64_Sym& symbol) {
+    const unsigned binding = ELF64_ST_BIND(symbol.st_info);
+    return binding == STB_LOCAL ? 2 : binding == STB_WEAK ? 1 : 0;
+  }
+
   std::vector<CodeRange> code_;
-  std::deque<std::string> strings_;  // what the builder's names point into
+  std::vector<CodeRange> data_;      // that can be written to
+  CodeRange constants_;              // of it
+  std::deque<std::string> strings_;  // what the builders' names point into
   SymbolTableBuilder builder_;
+  SymbolTableBuilder objects_;
 };
 
 }  // namespace
@@ -133,6 +165,7 @@ ElfSymbols ElfSymbols::load(const ElfFile& file, const ElfFile* debug_file) {
     reader.read(file, SHT_DYNSYM, bounds);
   }
   result.symbols_ = reader.build();
+  result.objects_ = reader.build_objects();
   return result;
 }
 

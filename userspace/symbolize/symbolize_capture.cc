@@ -22,6 +22,24 @@ std::vector<CodeAddress> code_of(const Stack& stack, const Capture& capture) {
   return code;
 }
 
+// After the stacks: debug files that these brought name variables as well.
+void name_objects(Capture& capture, Symbolizer& symbolizer) {
+  std::map<Index, std::vector<Lock*>> of_process;
+  for (Lock& lock : capture.locks) {
+    if (lock.process != kNone) of_process[lock.process].push_back(&lock);
+  }
+  for (const auto& [index, locks] : of_process) {
+    const Process& process = capture.processes[index];
+    std::vector<uint64_t> addresses;
+    for (const Lock* lock : locks) addresses.push_back(lock->address);
+    auto objects = symbolizer.find_objects(process.pid, process.mappings, addresses);
+    for (size_t i = 0; i < locks.size(); ++i) {
+      locks[i]->object = std::move(objects[i].name);
+      locks[i]->object_offset = objects[i].offset;
+    }
+  }
+}
+
 }  // namespace
 
 SymbolizedCapture symbolize(Capture capture, Symbolizer& symbolizer) {
@@ -43,6 +61,7 @@ SymbolizedCapture symbolize(Capture capture, Symbolizer& symbolizer) {
       }
     }
   }
+  name_objects(capture, symbolizer);
   named.capture = std::move(capture);
   return named;
 }

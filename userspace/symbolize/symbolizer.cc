@@ -92,6 +92,23 @@ struct Symbolizer::Table {
     return std::nullopt;
   }
 
+  /// Where the file says that the mapping's first byte is loaded. Mappings are of
+  /// whole pages: they may begin before their segment, within another.
+  std::optional<uint64_t> address_of_mapping(const Mapping& mapping) const {
+    for (const auto& s : segments) {
+      if (s.file_offset < mapping.file_offset + (mapping.end - mapping.start) &&
+          mapping.file_offset < s.file_offset + s.size) {
+        return s.address - s.file_offset + mapping.file_offset;
+      }
+    }
+    return std::nullopt;
+  }
+
+  bool is_loaded(uint64_t address) const {
+    return std::any_of(segments.begin(), segments.end(),
+                       [&](const auto& s) { return address - s.address < s.memory_size; });
+  }
+
   std::vector<Frame> frames_of(Names names) const {
     std::vector<Frame> frames = std::move(names.frames);
     if (frames.empty()) return frames;
@@ -185,6 +202,29 @@ Symbolizer::Place Symbolizer::place_of(const CodeAddress& at) {
   if (!module->has_names && !module->unfetchable) fetch_names(at.pid, *mapping, *module);
   // The address as the stack has it.
   return {module, *in_file, unnamed(module->name, *in_file + step)};
+}
+
+std::vector<NamedObject> Symbolizer::find_objects(pid_t pid, const std::vector<Mapping>& maps,
+                                                  std::span<const uint64_t> addresses) {
+  std::vector<NamedObject> objects(addresses.size());
+  for (const Mapping& mapping : maps) {
+    if (!mapping.executable || !mapping.has_file()) continue;
+    const auto module = module_for(pid, mapping);
+    const auto start = module->address_of_mapping(mapping);
+    if (!start) continue;
+    std::vector<size_t> places;
+    std::vector<uint64_t> wanted;
+    for (size_t i = 0; i < addresses.size(); ++i) {
+      // Data is loaded as far from where the file says as code is.
+      const uint64_t in_file = addresses[i] - mapping.start + *start;
+      if (!objects[i].name.empty() || !module->is_loaded(in_file)) continue;
+      places.push_back(i);
+      wanted.push_back(in_file);
+    }
+    auto found = ask_objects(*module, wanted);
+    for (size_t i = 0; i < found.size(); ++i) objects[places[i]] = std::move(found[i]);
+  }
+  return objects;
 }
 
 std::string Symbolizer::build_id(pid_t pid, const Mapping& mapping) {
@@ -374,6 +414,15 @@ void Symbolizer::ask(Table& table, const std::vector<uint64_t>& addresses) {
         table.answers.emplace(addresses[i], table.frames_of(std::move(names[i]))).second;
     cached_addresses_ += is_new;
   }
+}
+
+std::vector<NamedObject> Symbolizer::ask_objects(Table& table,
+                                                 const std::vector<uint64_t>& addresses) {
+  if (addresses.empty()) return {};
+  for (int tries = 0; tries < 2 && load(table); ++tries) {
+    if (auto found = parser_.find_objects(table.id, addresses)) return std::move(*found);
+  }
+  return {};
 }
 
 void Symbolizer::forget_answers() {

@@ -66,6 +66,12 @@ class Symbolizer {
   /// symbolize() then knows them (of 64 Ki at a time).
   void prepare(std::span<const CodeAddress> addresses);
 
+  /// The variables of a program and its libraries, those whose code is in `maps`,
+  /// that addresses lie in; as many answers, without names for the heap, stacks
+  /// and what has no symbol. One question a file.
+  std::vector<NamedObject> find_objects(pid_t pid, const std::vector<Mapping>& maps,
+                                        std::span<const uint64_t> addresses);
+
   /// The build id of a mapped file in hex, empty when there is none.
   std::string build_id(pid_t pid, const Mapping& mapping);
 
@@ -103,6 +109,7 @@ class Symbolizer {
   bool load(Table& table);
   void unload(Table& table);
   void ask(Table& table, const std::vector<uint64_t>& addresses);
+  std::vector<NamedObject> ask_objects(Table& table, const std::vector<uint64_t>& addresses);
   void forget_answers();
   void forget_files();
   void shrink(const Table& keep);

@@ -34,7 +34,8 @@ void write_replies() {
   reply(3, encode(Compiler::Rust));
   reply(4, encode(LoadedSymbols{1, 4096, 3, true, {{0, 0x1000, 0x400000}}}));
   reply(5, encode(std::vector<Names>{{.frames = {{"f", "a.c", 7, "", true}, {"g"}}}, {{}, 0x10}}));
-  reply(6, encode(ParseRequest{.what = ParseRequest::What::Find, .addresses = {1, 2}}));
+  reply(6, encode(std::vector<NamedObject>{{"g_lock", 8}, {}}));
+  reply(7, encode(ParseRequest{.what = ParseRequest::What::Find, .addresses = {1, 2}}));
 }
 
 void write_captures() {

@@ -83,6 +83,7 @@ SymbolizedCapture full_capture() {
   lock.area_ns = 28;
   lock.owner_tid = 29;
   lock.object = "g_lock";
+  lock.object_offset = 0x18;
   capture.locks = {lock, Lock{}};
 
   capture.stacks = {{0, 3, {1, 2, UINT64_MAX}}, {kNone, 0, {}}, {1, 1, {4}}};
@@ -185,6 +186,7 @@ void expect_same(const Capture& a, const Capture& b) {
     EXPECT_EQ(p.area_ns, q.area_ns);
     EXPECT_EQ(p.owner_tid, q.owner_tid);
     EXPECT_EQ(p.object, q.object);
+    EXPECT_EQ(p.object_offset, q.object_offset);
   }
   ASSERT_EQ(a.stacks.size(), b.stacks.size());
   for (size_t i = 0; i < a.stacks.size(); i++) {

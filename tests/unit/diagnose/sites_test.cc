@@ -331,6 +331,25 @@ TEST_F(Sites, NamedByVariableElseByFunctionElseByKind) {
   EXPECT_EQ(view.sites[2].name, "mutex");
 }
 
+TEST_F(Sites, NamedByThePlaceInAVariable) {
+  const auto name_of = [&](Index waiter, uint64_t address, uint64_t offset) {
+    Lock& lock = made_.lock(app_, address);
+    lock.object = "g_server";
+    lock.object_offset = offset;
+    const auto which = static_cast<Index>(made_.capture().locks.size() - 1);
+    made_.waits(which, waiter, 1, 100);
+    const SiteView view = this->view();
+    return view.sites[view.site_of_lock[which]].name;
+  };
+  EXPECT_EQ(name_of(mutex_, 0x1040, 0x40), "g_server+0x40");
+  EXPECT_EQ(name_of(mutex_, 0x2000, 0), "g_server");
+  // A condition variable's words are 40 and 44 bytes into it.
+  const Index cond = made_.stack(
+      app_, {"__futex_abstimed_wait_common@libc.so.6", "pthread_cond_wait@libc.so.6", "Pool::take@app"});
+  EXPECT_EQ(name_of(cond, 0x3028, 40), "g_server");
+  EXPECT_EQ(name_of(cond, 0x402c, 0x10 + 44), "g_server+0x10");
+}
+
 TEST_F(Sites, CallingFrame) {
   const auto& frames = made_.frames();
   EXPECT_EQ(calling_frame(frames[mutex_]), &frames[mutex_][3]);

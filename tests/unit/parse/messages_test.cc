@@ -75,6 +75,20 @@ TEST(Messages, NamesAreMadePrintable) {
       << "longer than any parser gives";
 }
 
+TEST(Messages, ObjectsAreMadePrintable) {
+  const std::vector<NamedObject> objects = {{"g\x1block", 40}, {}};
+  const auto reply = decode_reply<std::vector<NamedObject>>(encode(objects));
+  ASSERT_TRUE(reply && reply->ok());
+  ASSERT_EQ(reply->value().size(), 2u);
+  EXPECT_EQ(reply->value()[0].name, "g?lock");
+  EXPECT_EQ(reply->value()[0].offset, 40u);
+  EXPECT_EQ(reply->value()[1].name, "");
+  EXPECT_FALSE(decode_reply<std::vector<NamedObject>>(
+                   encode(std::vector<NamedObject>{{std::string(100000, 'x'), 0}}))
+                   .has_value())
+      << "longer than any parser gives";
+}
+
 TEST(Messages, Failures) {
   const auto reply = decode_reply<uint32_t>(encode(failed("no ELF \x1b file")));
   ASSERT_TRUE(reply.has_value());
