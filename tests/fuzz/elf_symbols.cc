@@ -1,4 +1,5 @@
-// Symbols, function boundaries, links, embedded debug information of an ELF file.
+// Symbols of functions and variables, function boundaries, links, embedded debug information of an
+// ELF file.
 #include "symbolize/elf_symbols.h"
 
 #include <cstdlib>
@@ -25,6 +26,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     if (const auto symbol = symbols.find(address)) {
       if (address - symbol->start >= symbol->size) std::abort();
       demangle(symbol->name);
+    }
+    if (const auto object = symbols.find_object(address)) {
+      if (address - object->start >= object->size) std::abort();
     }
     if (const auto range = symbols.find_range(address)) {
       if (address - range->start >= range->size) std::abort();

@@ -13,6 +13,7 @@ mkdir -p unwind_table elf_symbols dwarf_lines go_pclntab jit_map demangle maps
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cat >"$work/a.cc" <<'CODE'
+int counter = 1;
 struct Lock { __attribute__((always_inline)) void take() { state = state + 1; } int volatile state; };
 __attribute__((noinline)) int work(Lock& lock, int n) { lock.take(); return n * 3; }
 template <class T> __attribute__((noinline)) T twice(Lock& lock, T n) { return work(lock, n) * 2; }
@@ -91,8 +92,8 @@ def table(is_118):
     tree_at, functab_at = places.pop(), 72 + len(content)
     start_line = () if is_118 else (6,)
     record = lambda entry, text, flag, n_data: struct.pack(
-        "<IiiIIIIII" + "i" * len(start_line) + "BBBB", entry, name(text), 0, 0, at[1], at[2], at[3], 3,
-        0, *start_line, 0, flag, 0, n_data) + struct.pack("<3I", 0, 0, at[4])
+        "<IiiIIIIII" + "i" * len(start_line) + "BBBB", entry, name(text), 0, 0, at[1], at[2], at[3],
+        3, 0, *start_line, 0, flag, 0, n_data) + struct.pack("<3I", 0, 0, at[4])
     worker = record(64, b"main.worker", 0, 4) + struct.pack("<4I", 0, 0, 0, tree_at)
     main = record(0, b"main.main", 4, 0)
     functab = struct.pack("<5I4x", 0, 24, 64, 24 + len(main), 128)

@@ -32,6 +32,9 @@ void read_everything(const std::string& image) {
       ASSERT_LT(address - symbol->start, symbol->size);
       ASSERT_LE(symbol->name.size(), SymbolTableBuilder::kMaxNameBytes);
     }
+    if (const auto object = symbols.find_object(address)) {
+      ASSERT_LT(address - object->start, object->size);
+    }
     if (const auto range = ranges.find(address)) {
       ASSERT_LT(address - range->start, range->size);
     }
