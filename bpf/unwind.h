@@ -98,12 +98,16 @@ struct ls_unwind_page {
 };
 LS_UNWIND_ASSERT(sizeof(struct ls_unwind_page) == 8, "page is 8 bytes");
 
+/* In place of a directory: there is no table, and the code is known to keep
+ * frame pointers. (No directory lies there: the pool is handed out in chunks.) */
+enum { LS_UNWIND_KEEPS_FP = 1 };
+
 /* An executable mapping. Without a table n_pages is 0. */
 struct ls_unwind_mapping {
   __u64 start;
   __u64 end;
   __u64 bias;      /* pc - bias is an offset into the table's pages */
-  __u32 directory; /* pool index of the first struct ls_unwind_page */
+  __u32 directory; /* pool index of the first struct ls_unwind_page, or above */
   __u32 n_pages;
 };
 LS_UNWIND_ASSERT(sizeof(struct ls_unwind_mapping) == 32, "mapping is 32 bytes");

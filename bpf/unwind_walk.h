@@ -316,7 +316,7 @@ LS_WALK_INLINE int ls_walk_step(struct ls_walk *w)
   const struct ls_unwind_rule *rule = 0;
   __u64 pc = w->ip;
   __u32 n = w->out.n;
-  __u32 kind;
+  __u32 kind, keeps_fp = 0;
 
   if (!pc && n) return ls_walk_stop(w, LS_UNWIND_COMPLETE);
   if (pc < 4096 || pc >> 47) return ls_walk_stop(w, LS_UNWIND_BROKEN | LS_UNWIND_BAD_ADDRESS);
@@ -325,6 +325,8 @@ LS_WALK_INLINE int ls_walk_step(struct ls_walk *w)
 
   if (ls_walk_find_mapping(w, pc)) {
     rule = ls_walk_find_rule(w, pc);
+    /* At a call only: elsewhere rbp may still, or again, be the caller's. */
+    keeps_fp = w->mapping.directory == LS_UNWIND_KEEPS_FP && !w->exact;
   } else {
     /* A guess that leads out of all code was wrong. */
     if (w->guessed && w->n_mappings)
@@ -337,7 +339,7 @@ LS_WALK_INLINE int ls_walk_step(struct ls_walk *w)
 
   kind = LS_CFA_NONE;
   if (rule) kind = rule->cfa;
-  if (kind == LS_CFA_NONE) return ls_walk_frame_pointer(w, 0);
+  if (kind == LS_CFA_NONE) return ls_walk_frame_pointer(w, keeps_fp);
   w->guessed = 0;
   if (kind == LS_CFA_END) return ls_walk_stop(w, LS_UNWIND_COMPLETE);
   if (kind == LS_CFA_FP) return ls_walk_frame_pointer(w, 1);

@@ -10,6 +10,8 @@
 #include <string>
 #include <utility>
 
+#include "unwind/jit_code.h"
+
 namespace lockscope {
 namespace {
 
@@ -92,6 +94,7 @@ Status ProcessTables::add_process(pid_t tgid) {
 void ProcessTables::collect(pid_t tgid, const std::vector<Mapping>& maps, Process& process) {
   process.mappings.clear();
   process.tables.clear();
+  const uint32_t made_code = keeps_frame_pointers(tgid, maps) ? LS_UNWIND_KEEPS_FP : 0;
   for (const Mapping& mapping : maps) {
     if (!mapping.executable || mapping.path == "[vsyscall]") continue;
     ls_unwind_mapping entry{mapping.start, mapping.end, mapping.start, 0, 0};
@@ -110,15 +113,19 @@ void ProcessTables::collect(pid_t tgid, const std::vector<Mapping>& maps, Proces
     }
     if (entry.n_pages == 0) {
       table = nullptr;
-      if (mapping.has_file()) ++without_table_;
+      if (mapping.has_file()) {
+        ++without_table_;
+      } else {
+        entry.directory = made_code;
+      }
     }
     // Neighbours are one where a table, or its lack, goes on: mprotect splits
     // mappings, and runtimes make code in many small ones.
     if (!process.mappings.empty()) {
       ls_unwind_mapping& last = process.mappings.back();
       const bool goes_on = process.tables.back() == table && last.end == entry.start &&
-                           (!table || (last.bias == entry.bias &&
-                                       last.directory == entry.directory));
+                           last.directory == entry.directory &&
+                           (!table || last.bias == entry.bias);
       if (goes_on) {
         last.end = entry.end;
         continue;
