@@ -8,7 +8,8 @@
 set -euo pipefail
 
 servers=(memcached libmemcached-tools mariadb-server-core mariadb-client-core sysbench
-         postgresql-15 rocksdb-tools)
+         postgresql-15 rocksdb-tools redis-server redis-tools nginx-light
+         rustc openjdk-17-jdk-headless elfutils)
 tracers=(bpftrace bpfcc-tools libbpf-tools linux-perf)
 
 case "${1:-all}" in
