@@ -7,7 +7,9 @@
 
 static __always_inline __u64 hash_frames(const struct ls_frames *frames, __u64 process)
 {
-	__u64 hash = ls_hash_seed ^ process;
+	/* Frames that were guessed, before there were tables, do not pass for the
+	 * same frames known, nor spoil them. */
+	__u64 hash = mix(ls_hash_seed ^ process, frames->flags);
 
 	for (__u32 i = 0; i < LS_UNWIND_MAX_FRAMES; i++) {
 		if (i >= frames->n)

@@ -254,7 +254,7 @@ class Aggregator {
       if (counters[counter] != 0) quality.lost[reason] = counters[counter];
     }
     for (const Stack& stack : capture_.stacks) {
-      quality.complete_stacks += (stack.flags & LS_UNWIND_COMPLETE) != 0;
+      quality.complete_stacks += stack.whole();
       quality.truncated_stacks += (stack.flags & LS_UNWIND_TRUNCATED) != 0;
       quality.guessed_stacks += (stack.flags & LS_UNWIND_FP_GUESS) != 0;
       quality.broken_stacks += (stack.flags & (LS_UNWIND_BROKEN | LS_UNWIND_NO_TABLE)) != 0;

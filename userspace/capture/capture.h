@@ -9,6 +9,7 @@
 #include "events.h"
 #include "process/maps.h"
 #include "symbolize/frame.h"
+#include "unwind.h"
 
 namespace lockscope {
 
@@ -23,7 +24,7 @@ struct Quality {
   uint64_t truncated_stacks = 0;   ///< deeper than was kept
   uint64_t broken_stacks = 0;      ///< ended before the thread's start
   uint64_t guessed_stacks = 0;     ///< by frame pointers that nothing vouches for
-  uint64_t complete_stacks = 0;    ///< reached the thread's start
+  uint64_t complete_stacks = 0;    ///< whole: see Stack::whole()
   uint64_t unmatched = 0;          ///< releases and call ends without their beginning
   uint64_t calls = 0;              ///< futex calls looked at
   uint64_t stacks_taken = 0;
@@ -74,6 +75,12 @@ struct Stack {
   Index process = kNone;
   uint32_t flags = 0;  ///< enum ls_unwind_flag
   std::vector<uint64_t> addresses;
+
+  /// Every frame up to the thread's start, each of them vouched for by tables:
+  /// a guess that arrives there may have left frames out on its way.
+  bool whole() const {
+    return (flags & LS_UNWIND_COMPLETE) && !(flags & (LS_UNWIND_FP_GUESS | LS_UNWIND_NO_TABLE));
+  }
 };
 
 /// Durations of one kind at one place.
@@ -147,6 +154,9 @@ struct Capture {
 struct SymbolizedCapture {
   Capture capture;
   std::vector<std::vector<Frame>> frames;
+
+  /// Whether there is a stack and it is whole.
+  bool whole(Index stack) const { return stack != kNone && capture.stacks[stack].whole(); }
 };
 
 }  // namespace lockscope

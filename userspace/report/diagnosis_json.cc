@@ -4,6 +4,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "capture/stack_coverage.h"
+
 namespace lockscope {
 
 using nlohmann::json;
@@ -19,6 +21,8 @@ json stacks_json(const Diagnosis& diagnosis, const std::vector<StackShare>& shar
     if (stacks.size() == kMaxStacks) break;
     stacks.push_back({{"ns", share.ns},
                       {"count", share.count},
+                      {"complete", diagnosis.capture.whole(share.stack)},
+                      {"incomplete_because", incomplete_json(diagnosis, share.stack)},
                       {"frames", frames_json(diagnosis, share.stack)}});
   }
   return stacks;
@@ -81,6 +85,22 @@ bool is_empty_namesake(const Diagnosis& diagnosis, size_t index) {
   return false;
 }
 
+json amount_json(const StackCoverage::Amount& amount) {
+  return {{"distinct", amount.stacks},
+          {"waits", amount.waits},
+          {"wait_ns", amount.wait_ns},
+          {"releases", amount.releases}};
+}
+
+json coverage_json(const Capture& capture) {
+  const StackCoverage coverage = stack_coverage(capture);
+  json incomplete = json::object();
+  for (const auto& [why, amount] : coverage.incomplete) incomplete[why] = amount_json(amount);
+  return {{"all", amount_json(coverage.all)},
+          {"whole", amount_json(coverage.whole)},
+          {"incomplete", std::move(incomplete)}};
+}
+
 }  // namespace
 
 json durations_json(const Durations& durations) {
@@ -104,6 +124,11 @@ json frames_json(const Diagnosis& diagnosis, Index stack) {
   return frames;
 }
 
+json incomplete_json(const Diagnosis& diagnosis, Index stack) {
+  const char* why = why_incomplete(diagnosis.capture.capture, stack);
+  return why ? json(why) : json(nullptr);
+}
+
 json capture_json(const Diagnosis& diagnosis) {
   const Capture& capture = diagnosis.capture.capture;
   const Quality& quality = capture.quality;
@@ -115,6 +140,7 @@ json capture_json(const Diagnosis& diagnosis) {
           {"tiers", capture.tiers},
           {"quality",
            {{"lost", quality.lost},
+            {"stacks", coverage_json(capture)},
             {"truncated_stacks", quality.truncated_stacks},
             {"broken_stacks", quality.broken_stacks},
             {"guessed_stacks", quality.guessed_stacks},

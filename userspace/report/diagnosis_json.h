@@ -20,6 +20,9 @@ nlohmann::json durations_json(const Durations& durations);
 /// A stack's frames, innermost first; empty for kNone.
 nlohmann::json frames_json(const Diagnosis& diagnosis, Index stack);
 
+/// Why a stack is not whole; null if it is.
+nlohmann::json incomplete_json(const Diagnosis& diagnosis, Index stack);
+
 /// A document as text; names that are not UTF-8 come out with U+FFFD.
 std::string to_text(const nlohmann::json& document);
 

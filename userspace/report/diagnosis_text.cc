@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <map>
 
+#include "capture/stack_coverage.h"
 #include "text/format.h"
 
 namespace lockscope {
@@ -56,6 +57,7 @@ void append_stacks(std::string& out, const Diagnosis& diagnosis, const char* tit
       continue;
     }
     append_frames(out, diagnosis.capture.frames[share.stack]);
+    if (!diagnosis.capture.whole(share.stack)) out += "             (stack incomplete)\n";
   }
 }
 
@@ -161,6 +163,12 @@ std::string quality_line(const Diagnosis& diagnosis) {
   if (quality.truncated_stacks > 0) {
     line += fmt::format(", {} cut at {} frames", format_count(quality.truncated_stacks),
                         LS_UNWIND_MAX_FRAMES);
+  }
+  const StackCoverage coverage = stack_coverage(diagnosis.capture.capture);
+  if (coverage.all.wait_ns > 0) {
+    line += fmt::format("; whole stacks for {} of the waiting",
+                        format_percent(static_cast<double>(coverage.whole.wait_ns) /
+                                       static_cast<double>(coverage.all.wait_ns)));
   }
   line += fmt::format("; lockscope itself: {} of the machine's CPU time.\n",
                       format_percent(quality.self_cpu_share));

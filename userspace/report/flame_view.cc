@@ -27,7 +27,7 @@ class Builder {
       flame.frames.push_back("(no stack)");
     } else {
       const auto& frames = diagnosis_.capture.frames[stack];
-      if (!(diagnosis_.capture.capture.stacks[stack].flags & LS_UNWIND_COMPLETE)) {
+      if (!diagnosis_.capture.whole(stack)) {
         flame.frames.push_back("(stack incomplete)");
       }
       for (auto frame = frames.rbegin(); frame != frames.rend(); ++frame) {

@@ -117,6 +117,15 @@ void append_stack_table(std::string& out, const Diagnosis& diagnosis, const char
   append_more(out, rows.size());
 }
 
+json addresses_json(const Capture& capture, Index stack) {
+  json addresses = json::array();
+  if (stack == kNone) return addresses;
+  for (const uint64_t address : capture.stacks[stack].addresses) {
+    addresses.push_back(fmt::format("{:#x}", address));
+  }
+  return addresses;
+}
+
 }  // namespace
 
 std::optional<SortKey> parse_sort_key(std::string_view name) {
@@ -220,6 +229,9 @@ std::string tables_json(const Diagnosis& diagnosis, SortKey key) {
                       {"pid", pid_of_stack(row.share.stack)},
                       {"ns", row.share.ns},
                       {"count", row.share.count},
+                      {"complete", diagnosis.capture.whole(row.share.stack)},
+                      {"incomplete_because", incomplete_json(diagnosis, row.share.stack)},
+                      {"addresses", addresses_json(capture, row.share.stack)},
                       {"frames", frames_json(diagnosis, row.share.stack)}});
     }
     return rows;

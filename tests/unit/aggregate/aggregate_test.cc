@@ -505,10 +505,10 @@ TEST(Quality, StacksByHowTheyEnd) {
   add(LS_UNWIND_COMPLETE | LS_UNWIND_FP_GUESS);
   for (int i = 0; i < 2; i++) add(LS_UNWIND_TRUNCATED);
   for (int i = 0; i < 3; i++) add(LS_UNWIND_BROKEN | LS_UNWIND_READ_FAULT);
-  add(LS_UNWIND_NO_TABLE);
+  add(LS_UNWIND_NO_TABLE | LS_UNWIND_COMPLETE);
   add(LS_UNWIND_NO_TABLE | LS_UNWIND_BROKEN);
   const Quality quality = aggregate(tables).quality;
-  EXPECT_EQ(quality.complete_stacks, 6u);
+  EXPECT_EQ(quality.complete_stacks, 5u);
   EXPECT_EQ(quality.guessed_stacks, 1u);
   EXPECT_EQ(quality.truncated_stacks, 2u);
   EXPECT_EQ(quality.broken_stacks, 5u);
