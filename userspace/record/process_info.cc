@@ -64,13 +64,16 @@ bool ProcessTable::read_process(pid_t pid, Process& process) {
   return true;
 }
 
-void ProcessTable::meet(uint64_t id) {
+void ProcessTable::meet(uint64_t id, const std::function<void()>& meanwhile) {
   Process process;
   process.id = id;
   process.pid = static_cast<pid_t>(LS_PROCESS_TGID(id));
   const uint64_t start_ticks = process_start_ticks(process.pid);
   if (start_ticks == 0 || !read_process(process.pid, process)) return;
-  symbolizer_.preload(process.pid, process.mappings);
+  for (const Mapping& mapping : process.mappings) {
+    meanwhile();
+    symbolizer_.preload(process.pid, {mapping});
+  }
   holders_[process.pid] = {id, start_ticks};
   processes_[id] = std::move(process);
 }

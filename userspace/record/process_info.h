@@ -3,6 +3,7 @@
 #include <sys/types.h>
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <vector>
 
@@ -20,8 +21,10 @@ class ProcessTable {
       : parser_(parser), symbolizer_(symbolizer) {}
 
   /// A process was seen (for the first time, or after exec). Reads what /proc
-  /// says now; nothing is kept if it is gone already.
-  void meet(uint64_t process);
+  /// says now; nothing is kept if it is gone already. Reading the symbols of a
+  /// large program takes 0.1 s and more: what can't wait that long is done in
+  /// `meanwhile`, called between files.
+  void meet(uint64_t process, const std::function<void()>& meanwhile);
 
   /// Reads anew what may have changed: libraries loaded since, threads.
   void refresh();

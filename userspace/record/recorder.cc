@@ -17,10 +17,12 @@
 #include <cstdlib>
 #include <ctime>
 #include <filesystem>
-#include <memory>
 #include <map>
+#include <memory>
+#include <unordered_set>
 
 #include "aggregate/aggregate.h"
+#include "record/mapping_watch.h"
 #include "record/process_info.h"
 #include "unwind/process_tables.h"
 #include "unwind/user_walker.h"
@@ -32,6 +34,9 @@ constexpr double kDefaultSeconds = 10;
 constexpr int kTickMs = 200;
 // How long the kernel's wishes for unwind tables may wait.
 constexpr int kServeMs = 50;
+// Code that is mapped is looked at at once, but not more often than this: on a
+// host that starts a thousand programs a second each of them would wake us.
+constexpr int kMappingMs = 5;
 // One tick in this many the kernel keeps run-time statistics of the programs
 // (which cost 40 ns or so a run): enough to estimate their share.
 constexpr int kStatsEvery = 5;
@@ -162,11 +167,11 @@ class Attendant {
 
   bool ok() const { return notices_ != nullptr; }
   int notices_fd() const { return ring_buffer__epoll_fd(notices_.get()); }
+  const std::vector<int>& mapping_fds() const { return mappings_.descriptors(); }
 
   void serve() {
     ring_buffer__consume(notices_.get());
-    tables_.poll(memory_);
-    memory_.release();
+    serve_tables();
   }
 
   // Ahead of the first stack of a process that is known beforehand. One that
@@ -182,17 +187,26 @@ class Attendant {
   ProcessTable& processes() { return processes_; }
 
  private:
+  void serve_tables() {
+    for (const pid_t pid : mappings_.take()) {
+      if (tables_.knows(pid)) expect(pid);
+    }
+    tables_.poll(memory_);
+    memory_.release();
+  }
+
   static int on_notice(void* self, void* data, size_t size) {
     if (size < sizeof(ls_notice)) return 0;
     auto& attendant = *static_cast<Attendant*>(self);
     const auto& notice = *static_cast<const ls_notice*>(data);
     // Tables first: stacks are being taken already, names have time.
     attendant.expect(static_cast<pid_t>(LS_PROCESS_TGID(notice.process)));
-    attendant.processes_.meet(notice.process);
+    attendant.processes_.meet(notice.process, [&attendant] { attendant.serve_tables(); });
     return 0;
   }
 
   ProcessTable processes_;
+  MappingWatch mappings_;
   KernelUnwindMemory memory_;
   ProcessTables tables_;
   std::unique_ptr<ring_buffer, void (*)(ring_buffer*)> notices_;
@@ -204,7 +218,7 @@ void run_until_over(const RecordOptions& options, double seconds, uint64_t start
                     ProgramCost& cost) {
   const InterruptFd interrupt;
   const bool has_processes = !watched.empty();
-  uint64_t next_tick_ns = start_ns;
+  uint64_t next_tick_ns = start_ns, next_mapping_ns = 0;
   while (true) {
     const uint64_t now = monotonic_ns();
     const double elapsed = static_cast<double>(now - start_ns) * 1e-9;
@@ -217,13 +231,21 @@ void run_until_over(const RecordOptions& options, double seconds, uint64_t start
     std::vector<pollfd> descriptors = {{interrupt.get(), POLLIN, 0},
                                        {attendant.notices_fd(), POLLIN, 0}};
     for (const UniqueFd& process : watched) descriptors.push_back({process.get(), POLLIN, 0});
-    const double left_ms = std::min<double>((seconds - elapsed) * 1e3, kServeMs);
+    const bool hear_mappings = now >= next_mapping_ns;
+    if (hear_mappings) {
+      for (const int fd : attendant.mapping_fds()) descriptors.push_back({fd, POLLIN, 0});
+    }
+    const double left_ms =
+        std::min<double>((seconds - elapsed) * 1e3, hear_mappings ? kServeMs : kMappingMs);
     ::poll(descriptors.data(), descriptors.size(), static_cast<int>(std::ceil(left_ms)));
     attendant.serve();
+    if (std::any_of(descriptors.begin() + 2 + static_cast<std::ptrdiff_t>(watched.size()),
+                    descriptors.end(), [](const pollfd& p) { return p.revents != 0; }))
+      next_mapping_ns = monotonic_ns() + kMappingMs * 1000000ull;
     if (descriptors[0].revents != 0) return;
     // One that ended, or was gone before it could be watched, has no descriptor.
-    for (size_t i = 2; i < descriptors.size(); i++) {
-      if (descriptors[i].revents != 0) watched[i - 2].reset();
+    for (size_t i = 0; i < watched.size(); i++) {
+      if (descriptors[2 + i].revents != 0) watched[i].reset();
     }
     if (has_processes && std::none_of(watched.begin(), watched.end(),
                                       [](const UniqueFd& process) { return bool(process); }))
@@ -267,18 +289,27 @@ void find_owners(RawTables& tables) {
   }
 }
 
+// Stacks of waits that are not over: of threads asleep since before the capture
+// and, again, of those that fell asleep before there were tables for their code
+// (a pool's threads, when a program starts: little in number, much in time).
 void find_asleep_stacks(const FutexProbe& probe, Attendant& attendant, RawTables& tables) {
   auto blocked = probe.blocked_threads();
   if (!blocked) return;
-  std::map<uint32_t, uint64_t> asked;  // and the word waited on
-  for (const auto& [tid, thread] : tables.threads) {
-    if (thread.phase == LS_PHASE_WAITING && thread.stack == 0) asked[tid] = thread.word;
+  std::unordered_set<uint64_t> taken_early;
+  for (const auto& [key, frames] : tables.stacks) {
+    if (frames.flags & LS_UNWIND_NO_TABLE) taken_early.insert(key.hash);
   }
-  for (const ls_blocked& thread : *blocked) {
-    const auto found = asked.find(thread.tid);
-    if (found != asked.end() && found->second == thread.args[0]) {
-      tables.asleep_stacks[thread.tid] = attendant.walk(thread);
-    }
+  std::map<uint32_t, ls_thread*> asked;
+  for (auto& [tid, thread] : tables.threads) {
+    // Time of an episode that began earlier stands in the old stack's row.
+    const bool again = thread.episode_ns == 0 && taken_early.contains(thread.stack);
+    if (thread.phase == LS_PHASE_WAITING && (thread.stack == 0 || again)) asked[tid] = &thread;
+  }
+  for (const ls_blocked& asleep : *blocked) {
+    const auto found = asked.find(asleep.tid);
+    if (found == asked.end() || found->second->word != asleep.args[0]) continue;
+    found->second->stack = 0;
+    tables.asleep_stacks[asleep.tid] = attendant.walk(asleep);
   }
 }
 
