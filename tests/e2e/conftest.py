@@ -3,6 +3,7 @@ import json
 import os
 import pathlib
 import subprocess
+import tempfile
 
 import pytest
 
@@ -80,3 +81,40 @@ class Attached:
 @pytest.fixture
 def trace(tmp_path):
     return lambda name, **options: trace_command(workload(name, **options), tmp_path)
+
+
+class Server:
+    """A real program that runs, and its load: scripts/real-programs."""
+
+    def __init__(self, name, folder):
+        self.script = ROOT / "scripts" / "real-programs" / f"{name}.sh"
+        self.folder = folder
+        self.pid = int(self.call("start").rsplit("PID=", 1)[1])
+
+    def call(self, action, *arguments):
+        # To a file: a server that is left running would keep a pipe open.
+        log = self.folder / f"{action}.out"
+        with log.open("w") as out:
+            done = subprocess.run(["bash", self.script, action, self.folder, *map(str, arguments)],
+                                  stdout=out, stderr=subprocess.STDOUT, timeout=300)
+        assert done.returncode == 0, log.read_text()
+        return log.read_text().strip()
+
+
+@pytest.fixture
+def server():
+    started = []
+    # Not pytest's folder: servers drop root and could not reach it.
+    with tempfile.TemporaryDirectory(prefix="lockscope-") as name:
+        folder = pathlib.Path(name)
+        folder.chmod(0o755)
+
+        def start(program):
+            started.append(Server(program, folder))
+            return started[-1]
+
+        try:
+            yield start
+        finally:
+            for running in started:
+                running.call("stop")

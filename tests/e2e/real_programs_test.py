@@ -1,60 +1,22 @@
 """Servers as Debian ships them (stripped, without frame pointers), under their own load generators."""
 import json
-import pathlib
-import subprocess
-import tempfile
 
-import pytest
+from conftest import Attached, Diagnosis
 
-from conftest import ROOT, Attached, Diagnosis
-
-SCRIPTS = ROOT / "scripts" / "real-programs"
 SECONDS = 4
 
 
-class Server:
-    def __init__(self, name, folder):
-        self.script, self.folder = SCRIPTS / f"{name}.sh", folder
-        self.pid = int(self.call("start").rsplit("PID=", 1)[1])
-
-    def call(self, action, *arguments):
-        # To a file: a server that is left running would keep a pipe open.
-        log = self.folder / f"{action}.out"
-        with log.open("w") as out:
-            done = subprocess.run(["bash", self.script, action, self.folder, *map(str, arguments)],
-                                  stdout=out, stderr=subprocess.STDOUT, timeout=300)
-        assert done.returncode == 0, log.read_text()
-        return log.read_text().strip()
-
-    def trace_under_load(self, *target):
-        """Diagnosis of `target` (default: the server's PID) while it works."""
-        attached = Attached("diagnose", *(target or ("-p", self.pid)), "-d", SECONDS, "--format",
-                            "json")
-        self.call("load", SECONDS)
-        return Diagnosis(json.loads(attached.finish()), None)
-
-    def trace_idle(self):
-        attached = Attached("diagnose", "-p", self.pid, "-d", 2, "--format", "json")
-        return Diagnosis(json.loads(attached.finish()), None)
+def trace_under_load(server, *target):
+    """Diagnosis of `target` (default: the server's PID) while it works."""
+    attached = Attached("diagnose", *(target or ("-p", server.pid)), "-d", SECONDS, "--format",
+                        "json")
+    server.call("load", SECONDS)
+    return Diagnosis(json.loads(attached.finish()), None)
 
 
-@pytest.fixture
-def server():
-    started = []
-    # Not pytest's folder: servers drop root and could not reach it.
-    with tempfile.TemporaryDirectory(prefix="lockscope-") as name:
-        folder = pathlib.Path(name)
-        folder.chmod(0o755)
-
-        def start(program):
-            started.append(Server(program, folder))
-            return started[-1]
-
-        try:
-            yield start
-        finally:
-            for running in started:
-                running.call("stop")
+def trace_idle(server):
+    attached = Attached("diagnose", "-p", server.pid, "-d", 2, "--format", "json")
+    return Diagnosis(json.loads(attached.finish()), None)
 
 
 def assert_sound(diagnosis):
@@ -72,7 +34,7 @@ def stack_functions(finding):
 
 def test_memcached(server):
     memcached = server("memcached")
-    diagnosis = memcached.trace_under_load()
+    diagnosis = trace_under_load(memcached)
     assert_sound(diagnosis)
     assert [p["comm"] for p in diagnosis.processes] == ["memcached"]
     # Maintenance threads sleep on their conditions from before we attached: idle, with stacks.
@@ -85,11 +47,11 @@ def test_memcached(server):
 def test_mariadb(server):
     mariadb = server("mariadb")
     # Nothing to do: its threads wait for work, and hardly ever meet at a lock.
-    idle = mariadb.trace_idle()
+    idle = trace_idle(mariadb)
     assert all(f["verdict"] != "bug" for f in idle.findings)
     assert idle.total("idle_wait_ns") > 10e9
     assert idle.total("lock_wait_ns") < 0.01 * idle.total("idle_wait_ns")
-    diagnosis = mariadb.trace_under_load()
+    diagnosis = trace_under_load(mariadb)
     assert_sound(diagnosis)
     (process,) = diagnosis.processes
     assert process["language"] == "c++"
@@ -105,7 +67,7 @@ def test_mariadb(server):
 
 def test_postgresql_semaphores_join_processes(server):
     postgresql = server("postgresql")
-    diagnosis = postgresql.trace_under_load("--comm", "postgres")
+    diagnosis = trace_under_load(postgresql, "--comm", "postgres")
     assert_sound(diagnosis)
     waiting = [p for p in diagnosis.processes if p["lock_wait_ns"] + p["idle_wait_ns"] > 0]
     assert len(waiting) > 4
@@ -124,7 +86,7 @@ def test_postgresql_semaphores_join_processes(server):
 
 def test_rocksdb_names_its_hot_lock(server):
     rocksdb = server("rocksdb")
-    diagnosis = rocksdb.trace_under_load()
+    diagnosis = trace_under_load(rocksdb)
     assert_sound(diagnosis)
     locks = [f for f in diagnosis.findings if f["site"]["lock"]]
     # The block cache has one shard, and everybody reads through its mutex: no other lock has as

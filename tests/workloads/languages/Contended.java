@@ -19,5 +19,6 @@ public class Contended {
   public static void main(String[] arguments) {
     long end = System.nanoTime() + (long) (Double.parseDouble(arguments[0]) * 1e9);
     for (int i = 0; i < 8; i++) new Thread(() -> work(end), "worker-" + i).start();
+    System.out.println("at work");
   }
 }
