@@ -165,22 +165,38 @@ __noinline int ls_unwind_step(__u32 slot)
 
 struct mm_struct___unwind {
 	unsigned long start_stack;
+	unsigned long exec_vm;
 } LS_KERNEL_TYPE;
 
-/* mm->start_stack of the current task: tells one exec from the next. */
-static __always_inline __u64 ls_unwind_start_stack(void)
+enum { LS_PROCESS_OTHER, LS_PROCESS_CHANGED, LS_PROCESS_CURRENT };
+
+/* Whether what is known of the current task's process still holds: the same
+ * program, with as much code mapped as when user space looked. A library that
+ * takes the place of another would be walked by the other's rows, to a stack
+ * that looks whole; unless the two are of one size, this tells. */
+static __always_inline int ls_unwind_compare(const struct ls_unwind_process *process)
 {
+	__u64 start_stack, exec_pages;
 #if LS_MODERN
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct mm_struct___unwind *mm = (void *)task->mm;
 
-	return mm ? mm->start_stack : 0;
+	if (!mm)
+		return LS_PROCESS_OTHER;
+	start_stack = mm->start_stack;
+	exec_pages = mm->exec_vm;
 #else
 	struct task_struct *task = (void *)bpf_get_current_task();
 	struct mm_struct___unwind *mm = (void *)BPF_CORE_READ(task, mm);
 
-	return BPF_CORE_READ(mm, start_stack);
+	start_stack = BPF_CORE_READ(mm, start_stack);
+	exec_pages = BPF_CORE_READ(mm, exec_vm);
 #endif
+	if (process->start_stack && process->start_stack != start_stack)
+		return LS_PROCESS_OTHER;
+	if (process->exec_pages && process->exec_pages != exec_pages)
+		return LS_PROCESS_CHANGED;
+	return LS_PROCESS_CURRENT;
 }
 
 /* Walks the user stack of the current task, which belongs to process `tgid`
@@ -190,13 +206,18 @@ static __always_inline void ls_unwind_run(struct ls_walk *w, const struct ls_use
 {
 	struct ls_unwind_process *process;
 	__u32 slot = w->slot;
+	int state = LS_PROCESS_OTHER;
 
 	ls_walk_start(w, regs, tgid);
 	process = bpf_map_lookup_elem(&ls_unwind_processes, &tgid);
-	if (process && (!process->start_stack || process->start_stack == ls_unwind_start_stack())) {
+	if (process)
+		state = ls_unwind_compare(process);
+	if (process && state != LS_PROCESS_OTHER) {
+		/* Most of what has changed is new code elsewhere. */
 		w->mappings = process->mappings;
 		w->n_mappings = process->n_mappings;
-	} else {
+	}
+	if (state != LS_PROCESS_CURRENT) {
 		w->out.flags = LS_UNWIND_NO_TABLE;
 		ls_unwind_ask(tgid, 0);
 	}

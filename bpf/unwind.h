@@ -115,16 +115,17 @@ LS_UNWIND_ASSERT(sizeof(struct ls_unwind_mapping) == 32, "mapping is 32 bytes");
 /* Key: tgid. */
 struct ls_unwind_process {
   __u64 start_stack; /* mm->start_stack, tells one exec from the next; 0: any */
+  __u64 exec_pages;  /* mm->exec_vm: other than this, code came or went; 0: any */
   __u32 mappings;    /* pool index of the first struct ls_unwind_mapping */
   __u32 n_mappings;
 };
-LS_UNWIND_ASSERT(sizeof(struct ls_unwind_process) == 16, "process is 16 bytes");
+LS_UNWIND_ASSERT(sizeof(struct ls_unwind_process) == 24, "process is 24 bytes");
 
 /* The kernel asks for (another) look at a process's mappings. Key: tgid. Stays
  * until user space has served and deleted it, which limits the rate. */
 struct ls_unwind_request {
   __u64 asked_ns; /* CLOCK_MONOTONIC */
-  __u64 address;  /* the pc without a mapping; 0: process not known */
+  __u64 address;  /* the pc without a mapping; 0: process not as it is known */
 };
 LS_UNWIND_ASSERT(sizeof(struct ls_unwind_request) == 16, "request is 16 bytes");
 

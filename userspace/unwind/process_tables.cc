@@ -36,6 +36,19 @@ Result<uint64_t> read_start_stack(pid_t tgid) {
   return value;
 }
 
+/// mm->exec_vm as the kernel counts it (is_exec_mapping(), mm/internal.h): pages
+/// that can be executed and not written. 0 for a process that makes code: with
+/// W^X it changes that all the time, and where nothing has a table.
+uint64_t count_exec_pages(const std::vector<Mapping>& maps) {
+  uint64_t bytes = 0;
+  for (const Mapping& mapping : maps) {
+    if (!mapping.executable || mapping.writable || mapping.path == "[vsyscall]") continue;
+    if (!mapping.has_file() && !mapping.path.starts_with('[')) return 0;
+    bytes += mapping.end - mapping.start;
+  }
+  return bytes / 4096;
+}
+
 bool same(const ls_unwind_mapping& a, const ls_unwind_mapping& b) {
   return std::memcmp(&a, &b, sizeof a) == 0;
 }
@@ -46,7 +59,7 @@ ProcessTables::ProcessTables(UnwindMemory& memory, BuildTable build, uint32_t ma
     : pool_(memory, max_megabytes),
       store_(pool_, std::move(build), [this](const StoredTable& table) { forget_table(table); }) {}
 
-Status ProcessTables::add_process(pid_t tgid) {
+Status ProcessTables::scan(pid_t tgid, bool doubted) {
   Process fresh;
   // An exec in between would pair the old program's mappings with the new one.
   for (int attempt = 0; attempt < 3; ++attempt) {
@@ -56,6 +69,7 @@ Status ProcessTables::add_process(pid_t tgid) {
     if (!maps) return maps.error();
     store_.new_round();
     collect(tgid, *maps, fresh);
+    fresh.exec_pages = count_exec_pages(*maps);
     auto after = read_start_stack(tgid);
     if (!after) return after.error();
     fresh.start_stack = *after;
@@ -67,7 +81,12 @@ Status ProcessTables::add_process(pid_t tgid) {
   }
 
   Process& known = processes_[tgid];
+  // This kernel counts otherwise than we do. (Or code came and went; then the
+  // check is off until the next change.)
+  if (doubted && known.start_stack == fresh.start_stack && known.exec_pages == fresh.exec_pages)
+    fresh.exec_pages = 0;
   const bool unchanged = known.start_stack == fresh.start_stack &&
+                         known.exec_pages == fresh.exec_pages &&
                          std::equal(known.mappings.begin(), known.mappings.end(),
                                     fresh.mappings.begin(), fresh.mappings.end(), same);
   fresh.backoff = unchanged ? std::min<Clock::duration>(known.backoff * 2, kLastBackoff)
@@ -81,6 +100,7 @@ Status ProcessTables::add_process(pid_t tgid) {
     const PoolExtent old = known.extent;
     status = publish(tgid, fresh);
     if (status) {
+      fresh.published = Clock::now();
       known = std::move(fresh);
       if (old.words) pool_.free(old);
     } else {
@@ -160,7 +180,8 @@ Status ProcessTables::publish(pid_t tgid, Process& process) {
     // The kernel must not see the entry before what it points to.
     std::atomic_thread_fence(std::memory_order_release);
     status = pool_.memory().set_process(
-        tgid, {process.start_stack, extent->index, static_cast<uint32_t>(process.mappings.size())});
+        tgid, {process.start_stack, process.exec_pages, extent->index,
+               static_cast<uint32_t>(process.mappings.size())});
   }
   if (!status) pool_.free(*extent);
   return status;
@@ -194,7 +215,11 @@ void ProcessTables::poll(KernelUnwindMemory& kernel) {
     const auto known = processes_.find(request.tgid);
     // Left in place, the request keeps the kernel from asking again.
     if (known != processes_.end() && now < known->second.next_scan) continue;
-    if (!add_process(request.tgid)) remove_process(request.tgid);
+    // Since what we published last: not of what has been mended since it asked.
+    const bool doubted =
+        known != processes_.end() && request.what.address == 0 &&
+        Clock::time_point(std::chrono::nanoseconds(request.what.asked_ns)) > known->second.published;
+    if (!scan(request.tgid, doubted)) remove_process(request.tgid);
     kernel.forget_request(request.tgid);
   }
   if (now < next_sweep_) return;

@@ -29,7 +29,7 @@ class ProcessTables {
   /// Reads the process's mappings (again) and publishes tables for them. Fails
   /// only if the process can't be read or there is no room for its list;
   /// mappings without tables are published as such and counted.
-  Status add_process(pid_t tgid);
+  Status add_process(pid_t tgid) { return scan(tgid, false); }
   void remove_process(pid_t tgid);
   bool knows(pid_t tgid) const { return processes_.contains(tgid); }
 
@@ -56,13 +56,17 @@ class ProcessTables {
  private:
   struct Process {
     uint64_t start_stack = 0;
+    uint64_t exec_pages = 0;  // see struct ls_unwind_process
     std::vector<ls_unwind_mapping> mappings;
     std::vector<const StoredTable*> tables;  // of mappings, nullptr for none
     PoolExtent extent;
+    Clock::time_point published;
     Clock::time_point next_scan;
     Clock::duration backoff{};
   };
 
+  /// `doubted`: the kernel found that what was published does not hold.
+  Status scan(pid_t tgid, bool doubted);
   void collect(pid_t tgid, const std::vector<Mapping>& maps, Process& process);
   Result<const StoredTable*> table_of(pid_t tgid, const Mapping& mapping);
   Status publish(pid_t tgid, Process& process);
