@@ -109,6 +109,7 @@ test: setup-tests
 	$(Q)$(MAKE) --no-print-directory -j$$(nproc) $(BUILD)/lockscope $(BUILD)/unit-tests workloads
 	$(Q)$(MAKE) --no-print-directory test-unit
 	$(Q)$(MAKE) --no-print-directory -j$$(nproc) test-fuzz
+	$(Q)$(MAKE) --no-print-directory test-unwind
 	$(Q)$(MAKE) --no-print-directory test-kernels
 	$(Q)$(MAKE) --no-print-directory test-e2e
 
@@ -128,8 +129,8 @@ test-e2e: $(BUILD)/lockscope workloads
 	$(Q)$(PYTHON) -m pytest -q -rs tests/e2e
 
 # The walker in the kernel against elfutils, on whatever interpreters are here.
-test-unwind:
-	$(Q)tests/bpf/unwind/run.sh
+test-unwind: $(BUILD)/liblockscope.a
+	$(Q)BUILD=$(BUILD) tests/bpf/unwind/run.sh 1
 
 test-kernels: $(BUILD)/lockscope workloads
 	$(Q)tests/kernels/setup.sh

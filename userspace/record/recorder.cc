@@ -186,6 +186,14 @@ class Attendant {
 
   ProcessTable& processes() { return processes_; }
 
+  // What there was no room for: stacks in such code are not whole.
+  void count_lost(std::map<std::string, uint64_t>& lost) const {
+    const ProcessTables::Stats stats = tables_.stats();
+    if (stats.tables_evicted > 0) lost["unwind_tables_evicted"] = stats.tables_evicted;
+    if (stats.tables_refused > 0) lost["unwind_tables_refused"] = stats.tables_refused;
+    if (stats.mappings_dropped > 0) lost["mappings_too_many"] = stats.mappings_dropped;
+  }
+
  private:
   void serve_tables() {
     for (const pid_t pid : mappings_.take()) {
@@ -377,6 +385,7 @@ Result<Capture> record(const RecordOptions& options, SandboxedParser& parser,
   if (command) command->finish();
 
   Capture capture = aggregate(*tables);
+  attendant.count_lost(capture.quality.lost);
   describe_host(capture);
   capture.target = options.target.describe();
   capture.start_unix_ns = start_unix_ns;

@@ -238,6 +238,7 @@ void ProcessTables::sweep() {
 
 ProcessTables::Stats ProcessTables::stats() const {
   return {.processes = processes_.size(),
+          .files = store_.files(),
           .tables = store_.tables(),
           .rules = pool_.rules(),
           .pool_bytes = pool_.total_bytes(),

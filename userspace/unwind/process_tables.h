@@ -42,7 +42,8 @@ class ProcessTables {
 
   struct Stats {
     size_t processes = 0;
-    size_t tables = 0;
+    size_t files = 0;
+    size_t tables = 0;                 ///< fewer: copies of one file share theirs
     size_t rules = 0;
     uint64_t pool_bytes = 0;           ///< taken from the kernel
     uint64_t used_bytes = 0;           ///< of it in use

@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <bit>
 #include <cerrno>
 #include <cstring>
 
@@ -35,6 +36,24 @@ std::vector<std::vector<ls_unwind_row>> split_pages(const CfaSegment& segment,
   return pages;
 }
 
+/// To find what may be the same; whether it is, its rows say.
+uint64_t content_of(const CfaTable& table,
+                    const std::vector<std::vector<std::vector<ls_unwind_row>>>& pages) {
+  uint64_t hash = 0;
+  const auto mix = [&hash](uint64_t value) {
+    hash = (hash ^ value) * 0x9e3779b97f4a7c15;
+    hash ^= hash >> 32;
+  };
+  for (const CfaSegment& segment : table.segments) {
+    mix(segment.file_offset);
+    mix(segment.size);
+  }
+  for (const auto& segment : pages)
+    for (const auto& page : segment)
+      for (const ls_unwind_row& row : page) mix(std::bit_cast<uint32_t>(row));
+  return hash;
+}
+
 }  // namespace
 
 Result<const StoredTable*> TableStore::of_file(int fd) {
@@ -57,33 +76,74 @@ Result<const StoredTable*> TableStore::load(const FileKey& key, int fd) {
     known->second->last_use = round_;
     return known->second.get();
   }
-  auto stored = std::make_unique<StoredTable>();
-  stored->last_use = round_;
   // A file without unwind information is remembered as such, too.
+  auto stored = std::make_shared<StoredTable>();
   if (auto table = build_(fd)) {
-    if (auto status = upload(*table, *stored); !status) {
-      give_back(*stored);
+    auto done = store(*table);
+    if (!done) {
       ++refused_;
-      return status.error();
+      return done.error();
     }
+    stored = *done;
   }
+  stored->last_use = round_;
   return tables_.emplace(key, std::move(stored)).first->second.get();
 }
 
-Status TableStore::upload(const CfaTable& table, StoredTable& stored) {
-  std::vector<uint16_t> numbers;
-  for (const ls_unwind_rule& rule : table.rules) {
-    numbers.push_back(pool_.add_rule(rule));
-    stored.rules.push_back(numbers.back());
-  }
+Result<std::shared_ptr<StoredTable>> TableStore::store(const CfaTable& table) {
+  auto stored = std::make_shared<StoredTable>();
+  for (const ls_unwind_rule& rule : table.rules) stored->rules.push_back(pool_.add_rule(rule));
+  std::vector<Pages> pages;
   for (const CfaSegment& segment : table.segments)
-    if (auto status = upload_segment(segment, numbers, stored); !status) return status;
-  return {};
+    pages.push_back(split_pages(segment, stored->rules));
+  stored->content = content_of(table, pages);
+  if (auto same = find_same(*stored, table, pages)) {
+    give_back(*stored);
+    return same;
+  }
+  for (size_t i = 0; i < pages.size(); ++i) {
+    if (auto status = upload_segment(table.segments[i], pages[i], *stored); !status) {
+      give_back(*stored);
+      return status.error();
+    }
+  }
+  by_content_.emplace(stored->content, stored);
+  return stored;
 }
 
-Status TableStore::upload_segment(const CfaSegment& segment, const std::vector<uint16_t>& numbers,
+std::shared_ptr<StoredTable> TableStore::find_same(const StoredTable& table,
+                                                   const CfaTable& source,
+                                                   const std::vector<Pages>& pages) {
+  const auto [first, last] = by_content_.equal_range(table.content);
+  for (auto it = first; it != last; ++it) {
+    const StoredTable& known = *it->second;
+    if (known.rules != table.rules || known.segments.size() != pages.size()) continue;
+    bool same = true;
+    for (size_t i = 0; same && i < pages.size(); ++i) {
+      const StoredTable::Segment& segment = known.segments[i];
+      same = segment.file_offset == source.segments[i].file_offset &&
+             segment.size == source.segments[i].size && same_rows(segment, pages[i]);
+    }
+    if (same) return it->second;
+  }
+  return nullptr;
+}
+
+bool TableStore::same_rows(const StoredTable::Segment& segment, const Pages& pages) {
+  if (segment.n_pages != pages.size()) return false;
+  const auto* directory =
+      reinterpret_cast<const ls_unwind_page*>(pool_.words({segment.directory, 1}));
+  for (size_t p = 0; directory && p < pages.size(); ++p) {
+    const uint32_t* rows = pool_.words({directory[p].rows, 1});
+    if (!rows || directory[p].n_rows != pages[p].size() ||
+        std::memcmp(rows, pages[p].data(), pages[p].size() * sizeof pages[p][0]) != 0)
+      return false;
+  }
+  return directory != nullptr;
+}
+
+Status TableStore::upload_segment(const CfaSegment& segment, const Pages& pages,
                                   StoredTable& stored) {
-  const auto pages = split_pages(segment, numbers);
   if (pages.empty()) return {};
   std::vector<ls_unwind_page> directory;
   const uint32_t directory_words = static_cast<uint32_t>(pages.size()) * 2;
@@ -124,15 +184,17 @@ Result<PoolExtent> TableStore::allocate(uint32_t words) {
 }
 
 bool TableStore::evict_one() {
-  auto oldest = tables_.end();
-  for (auto it = tables_.begin(); it != tables_.end(); ++it) {
+  auto oldest = by_content_.end();
+  for (auto it = by_content_.begin(); it != by_content_.end(); ++it) {
     if (it->second->last_use == round_ || it->second->extents.empty()) continue;
-    if (oldest == tables_.end() || it->second->last_use < oldest->second->last_use) oldest = it;
+    if (oldest == by_content_.end() || it->second->last_use < oldest->second->last_use) oldest = it;
   }
-  if (oldest == tables_.end()) return false;
-  on_evict_(*oldest->second);
-  give_back(*oldest->second);
-  tables_.erase(oldest);
+  if (oldest == by_content_.end()) return false;
+  const auto evicted = oldest->second;
+  by_content_.erase(oldest);
+  on_evict_(*evicted);
+  give_back(*evicted);
+  std::erase_if(tables_, [&](const auto& entry) { return entry.second == evicted; });
   ++evicted_;
   return true;
 }

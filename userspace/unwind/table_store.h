@@ -5,6 +5,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <unordered_map>
 #include <vector>
 
 #include "unwind/cfa_table.h"
@@ -23,6 +24,7 @@ struct StoredTable {
   std::vector<Segment> segments;  ///< empty: the file has no unwind information
   std::vector<PoolExtent> extents;
   std::vector<uint16_t> rules;  ///< numbers taken in the pool
+  uint64_t content = 0;         ///< hash of segments, rules and rows
   uint64_t last_use = 0;
 };
 
@@ -31,8 +33,10 @@ struct StoredTable {
 using BuildTable = std::function<Result<CfaTable>(int fd)>;
 
 /// Keeps one table per file, however many processes map it. Files are told
-/// apart by device, inode, time of change and size, not by build id: that one
-/// is for the file's maker to choose, who could spoil libc for everybody.
+/// apart by device, inode, time of change and size. Copies of one file, as every
+/// container image has its own of libc, are built once each and then found to be
+/// the same by their content, row by row: not by build id, which is for a file's
+/// maker to choose, who could spoil libc for everybody.
 class TableStore {
  public:
   /// `on_evict` is told before a table's memory is given back; whoever refers
@@ -52,7 +56,9 @@ class TableStore {
   /// Begins another process: tables used before may be evicted again.
   void new_round() { ++round_; }
 
-  size_t tables() const { return tables_.size(); }
+  size_t files() const { return tables_.size(); }
+  /// Different ones; files without unwind information have none.
+  size_t tables() const { return by_content_.size(); }
   uint64_t evicted() const { return evicted_; }
   uint64_t refused() const { return refused_; }
 
@@ -63,10 +69,14 @@ class TableStore {
     auto operator<=>(const FileKey&) const = default;
   };
 
+  using Pages = std::vector<std::vector<ls_unwind_row>>;
+
   Result<const StoredTable*> load(const FileKey& key, int fd);
-  Status upload(const CfaTable& table, StoredTable& stored);
-  Status upload_segment(const CfaSegment& segment, const std::vector<uint16_t>& numbers,
-                        StoredTable& stored);
+  Result<std::shared_ptr<StoredTable>> store(const CfaTable& table);
+  std::shared_ptr<StoredTable> find_same(const StoredTable& table, const CfaTable& source,
+                                         const std::vector<Pages>& pages);
+  bool same_rows(const StoredTable::Segment& segment, const Pages& pages);
+  Status upload_segment(const CfaSegment& segment, const Pages& pages, StoredTable& stored);
   Result<PoolExtent> allocate(uint32_t words);
   bool evict_one();
   void give_back(StoredTable& stored);
@@ -74,7 +84,8 @@ class TableStore {
   UnwindPool& pool_;
   BuildTable build_;
   std::function<void(const StoredTable&)> on_evict_;
-  std::map<FileKey, std::unique_ptr<StoredTable>> tables_;
+  std::map<FileKey, std::shared_ptr<StoredTable>> tables_;
+  std::unordered_multimap<uint64_t, std::shared_ptr<StoredTable>> by_content_;
   uint64_t round_ = 1;
   uint64_t evicted_ = 0;
   uint64_t refused_ = 0;
