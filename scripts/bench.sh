@@ -5,11 +5,13 @@
 #
 #   scripts/bench.sh LOCKSCOPE [--rounds N] [--seconds S] [--workloads LIST] [--contenders LIST]
 #
-# Workloads (comma-separated; default pingpong,memcached):
+# Workloads (comma-separated; default pingpong,memcached,stacks):
 #   pingpong       condition-variable ping-pong of two threads on ONE CPU: each hand-over is a wake,
 #                  a wait and a context switch, and nothing else: the worst case
 #   pingpong-free  the same on any CPU: a hand-over then contains waking up an idle CPU
 #   memcached      memcached under memcaslap, at saturation, for S + 2 seconds
+#   stacks         no contenders: what walking a stack of 10 and of 30 frames adds to a futex call,
+#                  unwind tables of mariadbd and LLVM, 10,000 addresses of mariadbd and libc named
 # Contenders: lockscope, offcputime, offcputime-bpfcc, bpftrace, perf.
 #
 # Installs what it needs from Debian. Needs root, for tracing. tracefs and debugfs, where they are
@@ -22,7 +24,7 @@ usage() { sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 [ $# -ge 1 ] || usage
 lockscope=$1
 shift
-rounds=5 seconds=2 workloads=pingpong,memcached
+rounds=5 seconds=2 workloads=pingpong,memcached,stacks
 contenders=lockscope,offcputime,offcputime-bpfcc,bpftrace,perf
 while [ $# -ge 2 ]; do
   case $1 in
@@ -56,6 +58,7 @@ clean_up() {
   quit "$tracer" KILL
   quit "$program" KILL
   LIMIT=1 "$here/real-programs/memcached.sh" stop "$work/memcached" > /dev/null 2>&1 || true
+  LIMIT=1 "$here/real-programs/mariadb.sh" stop "$work/mariadb" > /dev/null 2>&1 || true
   rm -rf "$work"
 }
 trap clean_up EXIT
@@ -165,6 +168,34 @@ memcached() {
   rate=$(sed -n 's/^OPS_PER_SECOND=//p' "$work/out")
 }
 
+# Prints its figures itself.
+stacks() {
+  local build llvm
+  build=$(dirname "$lockscope")
+  printf '\nstacks: a futex call that wakes nobody, the quickest of 3 x 200,000\n'
+  BUILD=$build "$here/../tests/bpf/unwind/run.sh" cost | awk '
+    { if (!($1 in best) || $2 < best[$1]) best[$1] = $2 }
+    $1 == "cost_walk" && ++rounds == 3 {
+      sub(/\(/, "", $4)
+      printf "  from %d frames: untraced %.0f ns, counted at a tracepoint %.0f ns, its stack walked " \
+             "%.0f ns: %.0f ns a stack\n", $4, best["bare"], best["cost_count"], best["cost_walk"],
+             best["cost_walk"] - best["cost_count"]
+      rounds = 0
+      delete best
+    }'
+  g++ -std=c++20 -O2 -I"$here/../userspace" -I"$here/../bpf" -o "$work/stack_bench" \
+    "$here/../tests/bench/stack_bench.cc" "$build/liblockscope.a" \
+    -lbpf -lelf -lz -lzstd -llzma -ldw -liberty -lseccomp -lspdlog -lfmt -lpthread
+  printf '\nstacks: unwind tables\n'
+  llvm=$(find /usr/lib -name 'libLLVM-*.so*' -type f 2> /dev/null | sort -V | tail -1)
+  "$work/stack_bench" tables /usr/sbin/mariadbd ${llvm:+"$llvm"}
+  [ -n "$llvm" ] || echo "  libLLVM: not measured, there is none here (bpftrace brings one)"
+  printf '\nstacks: names\n'
+  "$work/stack_bench" symbols \
+    "$("$here/real-programs/mariadb.sh" start "$work/mariadb" | sed -n 's/^PID=//p')"
+  "$here/real-programs/mariadb.sh" stop "$work/mariadb"
+}
+
 measure() {
   case $1 in
     pingpong) pingpong "$2" pinned ;;
@@ -222,6 +253,7 @@ echo "kernel $(uname -r), $(nproc) CPUs, load average before: $(cut -d' ' -f1-3 
 echo "$rounds rounds of $seconds s; time = bare / traced rate, so 1.25x is a quarter slower;" \
      "rate = traced / bare"
 for workload in "${workloads[@]}"; do
+  if [ "$workload" = stacks ]; then stacks; continue; fi
   if [ "$workload" = memcached ]; then
     memcached_pid=$("$here/real-programs/memcached.sh" start "$work/memcached" | sed -n 's/^PID=//p')
   fi

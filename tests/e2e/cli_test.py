@@ -295,3 +295,4 @@ def test_doctor():
     done = run("doctor")
     assert done.returncode == 0, done.stdout
     assert re.search(r"^ok +futex tier", done.stdout, re.M)
+    assert re.search(r"^ok +stacks +up to 127 frames deep$", done.stdout, re.M)

@@ -6,7 +6,9 @@
 #include "parse/sandboxed_parser.h"
 #include "probe/futex_probe.h"
 #include "probe/tracepoint.h"
+#include "record/mapping_watch.h"
 #include "record/target.h"
+#include "unwind.h"
 
 namespace lockscope {
 namespace {
@@ -27,6 +29,16 @@ Check check_tracepoints(const Tracefs& tracefs) {
   if (missing.empty()) return {State::Ok, "system call tracepoints", "all futex calls"};
   return {State::Ok, "system call tracepoints",
           "futex; this kernel does not have " + missing + ", so nothing is missed"};
+}
+
+// Both variants of the programs walk as deep: a walk is one call of a global
+// function a frame, which the verifier looks at once (bpf/unwind.bpf.h).
+Check check_stacks() {
+  const std::string depth = "up to " + std::to_string(LS_UNWIND_MAX_FRAMES) + " frames deep";
+  if (!MappingWatch().descriptors().empty()) return {State::Ok, "stacks", depth};
+  return {State::Degraded, "stacks",
+          depth + "; perf events are refused, so those in libraries loaded while recording are "
+                  "incomplete for the first 0.1 s: see kernel.perf_event_paranoid"};
 }
 
 }  // namespace
@@ -67,6 +79,7 @@ std::vector<Check> examine_system() {
                       "the same instant, the waiting may be charged to the next release (sums stay "
                       "exact), and maxima may miss one"});
   }
+  if (probe) checks.push_back(check_stacks());
   if (Status sandbox = SandboxedParser().check(); sandbox.ok()) {
     checks.push_back({State::Ok, "sandbox", "for reading traced programs' files"});
   } else {
