@@ -215,17 +215,24 @@ LS_WALK_INLINE const struct ls_unwind_rule *ls_walk_find_rule(struct ls_walk *w,
   return ls_walk_rule(w, ((const struct ls_unwind_row *)(segment + at))->rule);
 }
 
-/* The caller by frame pointer. `known`: the table says that there is one. */
-LS_WALK_INLINE int ls_walk_frame_pointer(struct ls_walk *w, int known)
+/* How sure it is that there is a frame pointer. */
+enum {
+  LS_FP_GUESS = 0,
+  LS_FP_KEPT = 1,  /* code made at run time that keeps them, on the thread's own stack */
+  LS_FP_TABLE = 2, /* the table says so */
+};
+
+/* The caller by frame pointer. */
+LS_WALK_INLINE int ls_walk_frame_pointer(struct ls_walk *w, __u32 sure)
 {
   __u64 bp = 0, ip = 0;
 
-  if (!known) {
+  if (sure == LS_FP_GUESS) {
     w->out.flags |= LS_UNWIND_FP_GUESS;
     w->guessed = 1;
   }
   if (ls_walk_restore_bp(w)) return ls_walk_stop(w, LS_UNWIND_BROKEN | LS_UNWIND_READ_FAULT);
-  if (known) {
+  if (sure == LS_FP_TABLE) {
     /* The outermost frame has none (psABI 3.4.1). Go's stacks may lie anywhere:
      * systemstack and mcall go from one to another. */
     if (!w->bp) return ls_walk_stop(w, LS_UNWIND_COMPLETE);
@@ -316,7 +323,7 @@ LS_WALK_INLINE int ls_walk_step(struct ls_walk *w)
   const struct ls_unwind_rule *rule = 0;
   __u64 pc = w->ip;
   __u32 n = w->out.n;
-  __u32 kind, keeps_fp = 0;
+  __u32 kind, sure = LS_FP_GUESS;
 
   if (!pc && n) return ls_walk_stop(w, LS_UNWIND_COMPLETE);
   if (pc < 4096 || pc >> 47) return ls_walk_stop(w, LS_UNWIND_BROKEN | LS_UNWIND_BAD_ADDRESS);
@@ -326,7 +333,7 @@ LS_WALK_INLINE int ls_walk_step(struct ls_walk *w)
   if (ls_walk_find_mapping(w, pc)) {
     rule = ls_walk_find_rule(w, pc);
     /* At a call only: elsewhere rbp may still, or again, be the caller's. */
-    keeps_fp = w->mapping.directory == LS_UNWIND_KEEPS_FP && !w->exact;
+    if (w->mapping.directory == LS_UNWIND_KEEPS_FP && !w->exact) sure = LS_FP_KEPT;
   } else {
     /* A guess that leads out of all code was wrong. */
     if (w->guessed && w->n_mappings)
@@ -339,10 +346,10 @@ LS_WALK_INLINE int ls_walk_step(struct ls_walk *w)
 
   kind = LS_CFA_NONE;
   if (rule) kind = rule->cfa;
-  if (kind == LS_CFA_NONE) return ls_walk_frame_pointer(w, keeps_fp);
+  if (kind == LS_CFA_NONE) return ls_walk_frame_pointer(w, sure);
   w->guessed = 0;
   if (kind == LS_CFA_END) return ls_walk_stop(w, LS_UNWIND_COMPLETE);
-  if (kind == LS_CFA_FP) return ls_walk_frame_pointer(w, 1);
+  if (kind == LS_CFA_FP) return ls_walk_frame_pointer(w, LS_FP_TABLE);
   if (kind == LS_CFA_SIGNAL) {
     /* Nobody called the trampoline: its first instruction comes next. */
     w->out.ips[n] = w->ip;

@@ -1,13 +1,15 @@
 #include "unwind/unwind_pool.h"
 
-#include <gtest/gtest.h>
 #include <fcntl.h>
+#include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <string>
 #include <vector>
 
 #include "build_here.h"
@@ -103,10 +105,19 @@ class Children {
     (void)!::read(ends[0], &byte, 1);
     ::close(ends[0]);
     pids_.push_back(pid);
+    while (program && !has_libc(pid)) ::usleep(1000);
     return pid;
   }
 
  private:
+  // Whether the program is loaded, or gone.
+  static bool has_libc(pid_t pid) {
+    const auto maps = read_maps(pid);
+    return !maps || maps->empty() || std::any_of(maps->begin(), maps->end(), [](const Mapping& m) {
+      return m.executable && m.path.ends_with("/libc.so.6");
+    });
+  }
+
   std::vector<pid_t> pids_;
 };
 
