@@ -75,7 +75,8 @@ FUZZ_FLAGS := -std=c++20 -O1 -gline-tables-only -fno-omit-frame-pointer -fsaniti
 FUZZ_TARGETS := $(patsubst tests/fuzz/%.cc,$(BUILD)/fuzz/%,$(wildcard tests/fuzz/*.cc))
 FUZZ_SOURCES := $(filter-out %/symbolizer.cc %/symbolize_capture.cc %/debuginfod.cc,$(wildcard userspace/symbolize/*.cc)) \
   $(wildcard userspace/diagnose/*.cc userspace/diagnose/shapes/*.cc userspace/text/*.cc) \
-  $(addprefix userspace/,capture/capture_file.cc parse/messages.cc process/maps.cc report/diagnosis_text.cc) \
+  $(addprefix userspace/,capture/capture_file.cc capture/stack_coverage.cc parse/messages.cc process/maps.cc \
+    report/diagnosis_text.cc) \
   $(addprefix userspace/unwind/,byte_source.cc call_frame_info.cc call_frame_program.cc cfa_table.cc elf_code.cc \
     go_frames.cc)
 FUZZ_OBJECTS := $(FUZZ_SOURCES:%.cc=$(BUILD)/fuzz/%.o)

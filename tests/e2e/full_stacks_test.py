@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from conftest import ROOT, Attached, run
+from conftest import ROOT, Attached
 
 LANGUAGES = ROOT / "tests" / "workloads" / "languages"
 SECONDS = 3
@@ -20,13 +20,6 @@ def need(program):
     if not path:
         pytest.skip(f"no {program} here")
     return path
-
-
-def traced(*command):
-    """The report of a command from its first instruction to its end."""
-    done = run("report", "--format", "json", "--", *command)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout[done.stdout.index("{\n"):])
 
 
 def attached_to(*target, load=lambda: None):
@@ -54,33 +47,33 @@ def test_servers_under_load(server, program, comm):
     assert_whole(attached_to(*target, load=lambda: running.call("load", SECONDS)))
 
 
+def report_of(*command):
+    """Of a program once it says "at work", which it is for longer than we look."""
+    process = subprocess.Popen([*command, str(SECONDS + 30)], text=True, stdout=subprocess.PIPE)
+    try:
+        assert process.stdout.readline() == "at work\n"
+        return attached_to("-p", process.pid)
+    finally:
+        process.kill()
+        process.wait()
+
+
 def test_rust(tmp_path):
     program = tmp_path / "contended"
     subprocess.run([need("rustc"), "-O", "-o", program, LANGUAGES / "contended.rs"], check=True)
-    report = traced(program, 2)
+    report = report_of(program)
     assert_whole(report)
     functions = {f["function"] for row in report["wait_sites"] for f in row["frames"]}
     assert any(f.endswith("contended::insert") for f in functions)
 
 
 def test_python():
-    assert_whole(traced(need("python3"), LANGUAGES / "gil.py", 2))
+    assert_whole(report_of(need("python3"), LANGUAGES / "gil.py"))
 
 
-class Java:
-    def __init__(self, folder, *options):
-        subprocess.run([need("javac"), "-d", folder, LANGUAGES / "Contended.java"], check=True)
-        self.process = subprocess.Popen(
-            [need("java"), *options, "-Xmx64m", "-cp", folder, "Contended", str(SECONDS + 4)],
-            stdout=subprocess.PIPE)
-        self.process.stdout.readline()  # it is at work
-
-    def report(self):
-        try:
-            return attached_to("-p", self.process.pid)
-        finally:
-            self.process.terminate()
-            self.process.wait()
+def java(folder, *options):
+    subprocess.run([need("javac"), "-d", folder, LANGUAGES / "Contended.java"], check=True)
+    return report_of(need("java"), *options, "-Xmx64m", "-cp", folder, "Contended")
 
 
 def is_made_code(frame):
@@ -89,7 +82,7 @@ def is_made_code(frame):
 
 def test_openjdk_own_threads(tmp_path):
     """The JVM's: compilers, collectors, the VM thread. Java code has no unwind information."""
-    report = Java(tmp_path).report()
+    report = java(tmp_path)
     for kind in ("wait_sites", "holders"):
         through_java = [row for row in report[kind] if any(map(is_made_code, row["frames"]))]
         own = [row for row in report[kind] if row["frames"] and row not in through_java]
@@ -104,7 +97,7 @@ def test_openjdk_own_threads(tmp_path):
 
 
 def test_openjdk_with_frame_pointers(tmp_path):
-    report = Java(tmp_path, "-XX:+PreserveFramePointer").report()
+    report = java(tmp_path, "-XX:+PreserveFramePointer")
     assert_whole(report)
     assert any(is_made_code(f) for row in report["wait_sites"] for f in row["frames"])
 

@@ -30,6 +30,7 @@ fn main() {
         })
         .collect();
     drop(sender);
+    println!("at work");
     let mut sum = 0u64;
     for key in receiver {
         sum = sum.wrapping_add(key);

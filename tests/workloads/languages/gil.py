@@ -22,3 +22,4 @@ def work():
 
 for _ in range(8):
     threading.Thread(target=work).start()
+print("at work", flush=True)
