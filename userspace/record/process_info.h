@@ -28,6 +28,7 @@ class ProcessTable {
 
   /// Reads anew what may have changed: libraries loaded since, threads.
   void refresh();
+  void refresh(pid_t pid, const std::function<void()>& meanwhile);
 
   /// Everything known, by process id. Processes never met are not in it.
   const std::map<uint64_t, Process>& processes() const { return processes_; }

@@ -19,7 +19,9 @@
 #include <filesystem>
 #include <map>
 #include <memory>
+#include <set>
 #include <unordered_set>
+#include <utility>
 
 #include "aggregate/aggregate.h"
 #include "record/mapping_watch.h"
@@ -37,6 +39,7 @@ constexpr int kServeMs = 50;
 // Code that is mapped is looked at at once, but not more often than this: on a
 // host that starts a thousand programs a second each of them would wake us.
 constexpr int kMappingMs = 5;
+constexpr int kRefreshMs = 50;
 // One tick in this many the kernel keeps run-time statistics of the programs
 // (which cost 40 ns or so a run): enough to estimate their share.
 constexpr int kStatsEvery = 5;
@@ -172,6 +175,12 @@ class Attendant {
   void serve() {
     ring_buffer__consume(notices_.get());
     serve_tables();
+    // Names of what is loaded have more time, but not for ever: it may go again.
+    const uint64_t now = monotonic_ns();
+    if (mapped_.empty() || now < next_refresh_ns_) return;
+    next_refresh_ns_ = now + kRefreshMs * 1000000ull;
+    for (const pid_t pid : std::exchange(mapped_, {}))
+      processes_.refresh(pid, [this] { serve_tables(); });
   }
 
   // Ahead of the first stack of a process that is known beforehand. One that
@@ -197,7 +206,9 @@ class Attendant {
  private:
   void serve_tables() {
     for (const pid_t pid : mappings_.take()) {
-      if (tables_.knows(pid)) expect(pid);
+      if (!tables_.knows(pid)) continue;
+      expect(pid);
+      mapped_.insert(pid);
     }
     tables_.poll(memory_);
     memory_.release();
@@ -215,6 +226,8 @@ class Attendant {
 
   ProcessTable processes_;
   MappingWatch mappings_;
+  std::set<pid_t> mapped_;  // code, since their names were last refreshed
+  uint64_t next_refresh_ns_ = 0;
   KernelUnwindMemory memory_;
   ProcessTables tables_;
   std::unique_ptr<ring_buffer, void (*)(ring_buffer*)> notices_;
