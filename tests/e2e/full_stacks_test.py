@@ -1,5 +1,6 @@
 """Stacks of real programs are whole, by the tool's own count, and are what elfutils finds."""
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -65,6 +66,13 @@ def test_rust(tmp_path):
     assert_whole(report)
     functions = {f["function"] for row in report["wait_sites"] for f in row["frames"]}
     assert any(f.endswith("contended::insert") for f in functions)
+
+
+def test_go(tmp_path):
+    program = tmp_path / "contended"
+    subprocess.run([need("go"), "build", "-o", program, LANGUAGES / "contended.go"], check=True,
+                   env={**os.environ, "GOCACHE": str(tmp_path / "cache")})
+    assert_whole(report_of(program))
 
 
 def test_python():
