@@ -11,7 +11,7 @@
  *    Before 5.12 there is no compare-and-swap: making an entry in a hash table
  *    (BPF_NOEXIST) serves as a try-lock, and whoever doesn't get it leaves the
  *    area to the next release as well;
- *  - rows are only ever added to, atomically.
+ *  - sums and rows are only ever added to, atomically.
  * So blame plus what is not yet claimed equals the waiting, exactly, at any
  * instant; tests/e2e/books_test.py hammers one lock on all CPUs to show it. */
 #pragma once
@@ -22,6 +22,7 @@
 /* Waits on a lock beyond this are not entered: N would spill into W. */
 #define LS_MAX_WAITERS (LS_BOOK_COUNT_MASK - 1024)
 
+static const struct ls_lock zero_lock = {};
 static const struct ls_wait_row zero_wait_row = {};
 static const struct ls_release_row zero_release_row = {};
 static const struct ls_pair_row zero_pair_row = {};
@@ -109,39 +110,24 @@ static __always_inline __u64 claim_area(__u64 lock_id, struct ls_lock *lock, __u
 
 #endif
 
-/* Rows that don't fit lose their stack, not their time: they are kept under
- * stack 0 of the lock, and at the last under lock 0, which user space makes
- * beforehand. */
 static __always_inline struct ls_wait_row *wait_row(__u64 lock, __u64 stack)
 {
-	struct ls_wait_key key = { .lock = lock, .stack = stack };
+	struct ls_row_key key = { .lock = lock, .stack = stack };
 	struct ls_wait_row *row = find_or_make(&waits, &key, &zero_wait_row);
 
-	if (row)
-		return row;
-	count(LS_LOST_WAIT_ROWS_FULL);
-	key.stack = 0;
-	row = find_or_make(&waits, &key, &zero_wait_row);
-	if (row)
-		return row;
-	key.lock = 0;
-	return bpf_map_lookup_elem(&waits, &key);
+	if (!row)
+		count(LS_LOST_WAIT_ROWS_FULL);
+	return row;
 }
 
 static __always_inline struct ls_release_row *release_row(__u64 lock, __u64 stack)
 {
-	struct ls_wait_key key = { .lock = lock, .stack = stack };
+	struct ls_row_key key = { .lock = lock, .stack = stack };
 	struct ls_release_row *row = find_or_make(&releases, &key, &zero_release_row);
 
-	if (row)
-		return row;
-	count(LS_LOST_RELEASE_ROWS_FULL);
-	key.stack = 0;
-	row = find_or_make(&releases, &key, &zero_release_row);
-	if (row)
-		return row;
-	key.lock = 0;
-	return bpf_map_lookup_elem(&releases, &key);
+	if (!row)
+		count(LS_LOST_RELEASE_ROWS_FULL);
+	return row;
 }
 
 static __always_inline struct ls_pair_row *pair_row(__u64 lock, __u64 waiter, __u64 waker)
@@ -154,24 +140,33 @@ static __always_inline struct ls_pair_row *pair_row(__u64 lock, __u64 waiter, __
 	return row;
 }
 
-static __always_inline void add_pair(struct ls_pair_row *row, __u64 ns)
+/* Charges waiting to a release whose stack was taken with this probability; 0:
+ * it was not, and the waiting is in the lock's sum alone. */
+static __always_inline void charge(__u64 lock, __u64 stack, __u64 ns, __u32 probability)
 {
+	struct ls_release_row *row;
+
+	if (!ns || !probability)
+		return;
+	row = release_row(lock, stack);
 	if (!row)
 		return;
-	__sync_fetch_and_add(&row->count, 1);
-	__sync_fetch_and_add(&row->total_ns, ns);
+	__sync_fetch_and_add(&row->blame_ns, ns);
+	__sync_fetch_and_add(&row->weight_blame_ns, ls_weigh(ns, ls_inverse_of(probability)));
 }
 
 static __noinline struct ls_lock *make_lock(__u64 id, const struct ls_lock_key *key,
 					    __u64 process, __u64 word)
 {
-	struct ls_lock fresh = {};
+	long made = bpf_map_update_elem(&locks, &id, &zero_lock, BPF_NOEXIST);
+	struct ls_lock *lock = bpf_map_lookup_elem(&locks, &id);
 
-	fresh.key = *key;
-	fresh.address = word;
-	fresh.process = process;
-	bpf_map_update_elem(&locks, &id, &fresh, BPF_NOEXIST);
-	return bpf_map_lookup_elem(&locks, &id);
+	if (lock && made == 0) {
+		lock->key = *key;
+		lock->address = word;
+		lock->process = process;
+	}
+	return lock;
 }
 
 static __always_inline struct ls_lock *find_or_make_lock(__u64 id,
@@ -186,28 +181,26 @@ static __always_inline struct ls_lock *find_or_make_lock(__u64 id,
 /* Enters the end of a wait, or of one more sleep of it: `ns` is what this
  * sleep (and the time awake before it) adds, `before_ns` what the wait had
  * come to already. */
-static __always_inline void add_wait(struct ls_wait_row *row, __u64 ns, __u64 before_ns,
+static __always_inline void add_wait(struct ls_wait_sums *sums, __u64 ns, __u64 before_ns,
 				     __s64 result)
 {
-	if (!row)
-		return;
 	if (before_ns)
-		__sync_fetch_and_add(&row->hist[hist_slot(before_ns)], -1);
-	else
-		__sync_fetch_and_add(&row->count, 1);
-	__sync_fetch_and_add(&row->hist[hist_slot(before_ns + ns)], 1);
-	__sync_fetch_and_add(&row->total_ns, ns);
+		__sync_fetch_and_add(&sums->hist[hist_slot(before_ns)], -1);
+	__sync_fetch_and_add(&sums->hist[hist_slot(before_ns + ns)], 1);
+	__sync_fetch_and_add(&sums->total_ns, ns);
 	if (result != -11 /* EAGAIN: the word had changed */)
-		__sync_fetch_and_add(&row->sleeps, 1);
+		__sync_fetch_and_add(&sums->sleeps, 1);
 	if (result == -110 /* ETIMEDOUT */)
-		__sync_fetch_and_add(&row->timeouts, 1);
-	raise_u64(&row->max_ns, before_ns + ns);
+		__sync_fetch_and_add(&sums->timeouts, 1);
+	raise_u64(&sums->max_ns, before_ns + ns);
 }
 
-static __always_inline void add_hold(struct ls_release_row *row, __u64 ns)
+static __always_inline void add_release(struct ls_release_sums *sums, __u64 held_ns)
 {
-	__sync_fetch_and_add(&row->hold_count, 1);
-	__sync_fetch_and_add(&row->hold_total_ns, ns);
-	__sync_fetch_and_add(&row->hold_hist[hist_slot(ns)], 1);
-	raise_u64(&row->hold_max_ns, ns);
+	__sync_fetch_and_add(&sums->count, 1);
+	if (!held_ns)
+		return;
+	__sync_fetch_and_add(&sums->hold_total_ns, held_ns);
+	__sync_fetch_and_add(&sums->hold_hist[hist_slot(held_ns)], 1);
+	raise_u64(&sums->hold_max_ns, held_ns);
 }

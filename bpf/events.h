@@ -50,6 +50,24 @@ struct ls_lock_key {
 	__u32 type;   /* enum ls_lock_type */
 };
 
+/* Waits. How many there were is the sum of the histogram. */
+struct ls_wait_sums {
+	__u64 total_ns;
+	__u64 max_ns;
+	__u64 sleeps;   /* futex calls that really blocked: several to a wait, if the
+			 * thread was beaten to the lock and slept again */
+	__u64 timeouts;
+	__u32 hist[LS_HIST_SLOTS];
+};
+
+/* Releases, and the hold times that ended there: as many as in the histogram. */
+struct ls_release_sums {
+	__u64 count;
+	__u64 hold_total_ns;
+	__u64 hold_max_ns;
+	__u32 hold_hist[LS_HIST_SLOTS];
+};
+
 /* One futex on which a thread has waited. The key in the map is the seeded
  * 64-bit hash of `key`. */
 struct ls_lock {
@@ -58,6 +76,8 @@ struct ls_lock {
 	__u64 charged;         /* area, in ticks, already charged to releases */
 	__u64 last_release_ns; /* when, and from which stack, it was last released */
 	__u64 last_release_stack;
+	__u32 last_release_random;      /* the draw that decided about its stack */
+	__u32 last_release_probability; /* of its stack being taken; 0: it was not */
 	__u64 requeued_to;     /* lock id to which waiters were last moved */
 	__u64 address;         /* in the address space of `process` */
 	__u64 process;         /* first process that waited */
@@ -76,6 +96,8 @@ struct ls_lock {
 	__u32 padding;
 	__u64 waiter_threads[LS_THREAD_BITS / 64];
 	__u64 releaser_threads[LS_THREAD_BITS / 64];
+	struct ls_wait_sums waits; /* all of them, whether their stacks were taken or not */
+	struct ls_release_sums releases;
 };
 
 /* What the arguments of the futex calls tell about the word; bits. They name
@@ -98,30 +120,27 @@ enum ls_wait_trait {
 	LS_TRAIT_VAL_3 = 1 << 14,      /* waited while 3: glibc's rwlock */
 };
 
-/* Waits of one stack on one lock. */
-struct ls_wait_key {
+/* One stack at one lock. */
+struct ls_row_key {
 	__u64 lock;
 	__u64 stack;
 };
 
+/* The rows hold the events whose stacks were taken, and what these stand for if
+ * they are a sample: each its own amount over the probability with which it was
+ * taken. The sums of all events are in struct ls_lock. */
 struct ls_wait_row {
-	__u64 count; /* waits ended: one, however often the thread had to sleep again */
-	__u64 total_ns;
-	__u64 max_ns;
-	__u64 sleeps;   /* futex calls that really blocked */
-	__u64 timeouts;
-	__u32 hist[LS_HIST_SLOTS];
+	struct ls_wait_sums sums;
+	__u64 weight_ns;
 };
 
-/* Releases of one lock from one stack, with the waiting charged to them, and
- * the hold times that ended there. */
+/* Releases of one lock from one stack, with the waiting charged to them. */
 struct ls_release_row {
-	__u64 count;
+	struct ls_release_sums sums;
 	__u64 blame_ns;
-	__u64 hold_count;
-	__u64 hold_total_ns;
-	__u64 hold_max_ns;
-	__u32 hold_hist[LS_HIST_SLOTS];
+	__u64 weight_count;
+	__u64 weight_blame_ns;
+	__u64 weight_hold_ns;
 };
 
 /* Which release ended which wait. `waker` is 0 where none was seen. */
@@ -132,8 +151,9 @@ struct ls_pair_key {
 };
 
 struct ls_pair_row {
-	__u64 count;
+	__u64 count; /* of sleeps */
 	__u64 total_ns;
+	__u64 weight_ns;
 };
 
 /* The key of a stack: a seeded hash of the process and the addresses, by which
@@ -141,6 +161,12 @@ struct ls_pair_row {
 struct ls_stack_key {
 	__u64 hash;
 	__u64 process;
+};
+
+/* Of an event's stack being taken: see sampling.h. */
+struct ls_odds {
+	__u32 threshold; /* 0: certain */
+	__u32 floor;
 };
 
 enum ls_thread_phase {
@@ -181,6 +207,9 @@ struct ls_thread {
 	__u8 op;          /* futex operation without flags, enum ls_op */
 	__u8 requeueing;  /* in a requeue call */
 	__u8 before_attach; /* this wait had begun before we looked */
+	__u32 random;     /* the draw and the odds that decide about the wait's stack */
+	struct ls_odds odds;
+	__u32 sampled;    /* it is in the rows, as far as `episode_ns` */
 	__u32 padding;
 	struct ls_held held[LS_MAX_HELD];
 };
@@ -208,7 +237,7 @@ enum ls_counter {
 	LS_COUNT_STACKS = 1,             /* stacks taken: not a loss */
 	LS_LOST_LOCK_TABLE_FULL = 2,     /* waits on a lock for which no room was left */
 	LS_LOST_LOCK_TABLE_FULL_NS = 3,  /* their time */
-	LS_LOST_WAIT_ROWS_FULL = 4,      /* waits kept without their stack */
+	LS_LOST_WAIT_ROWS_FULL = 4,      /* sleeps kept without their stack */
 	LS_LOST_RELEASE_ROWS_FULL = 5,   /* releases kept without their stack */
 	LS_LOST_PAIR_ROWS_FULL = 6,
 	LS_LOST_THREAD_TABLE_FULL = 7,
@@ -220,7 +249,20 @@ enum ls_counter {
 	LS_UNMATCHED_HOLDS = 13,         /* acquired, its release never seen */
 	LS_LOST_HELD_FULL = 14,          /* more than LS_MAX_HELD locks held; the oldest goes */
 	LS_LOST_STACK_BUSY = 16,         /* interrupted while taking another stack */
+	LS_COUNT_EVENTS = 17,            /* sleeps and releases: not a loss */
+	LS_COUNT_SAMPLED = 18,           /* ... with their stack: not a loss */
 	LS_COUNTERS = 24,
+};
+
+/* What each CPU keeps for itself. */
+struct ls_cpu {
+	__u64 counters[LS_COUNTERS]; /* by enum ls_counter */
+	/* The sample of stacks: sampling.h. */
+	__u64 window_ns; /* when the current window began */
+	__u64 mass;      /* of its events */
+	__u64 events;
+	struct ls_odds odds;
+	__u64 random;    /* state of the generator; 0: not seeded yet */
 };
 
 enum ls_notice_kind {
@@ -265,9 +307,9 @@ enum ls_filter {
 #define LS_ASSERT_SIZE(type, size) _Static_assert(sizeof(type) == (size), #type)
 #endif
 LS_ASSERT_SIZE(struct ls_lock_key, 24);
-LS_ASSERT_SIZE(struct ls_lock, 200);
+LS_ASSERT_SIZE(struct ls_lock, 584);
 LS_ASSERT_SIZE(struct ls_wait_row, 200);
-LS_ASSERT_SIZE(struct ls_release_row, 200);
-LS_ASSERT_SIZE(struct ls_thread, 336);
+LS_ASSERT_SIZE(struct ls_release_row, 216);
+LS_ASSERT_SIZE(struct ls_thread, 352);
 LS_ASSERT_SIZE(struct ls_blocked, 80);
 LS_ASSERT_SIZE(struct ls_notice, 16);

@@ -2,6 +2,7 @@
  * system calls. Built twice (see Makefile): LS_MODERN=1 uses what kernels have
  * since 5.15 (atomics that return a value, bpf_task_pt_regs), LS_MODERN=0 loads
  * from 5.10 on. Which one runs is found out by loading it. */
+#include "releases.bpf.h"
 #include "waits.bpf.h"
 
 char LICENSE[] SEC("license") = "GPL";
@@ -13,176 +14,182 @@ char LICENSE[] SEC("license") = "GPL";
 
 #define SYS_FUTEX 202
 #define SYS_FUTEX_WAIT 455
-
-static __always_inline int current_is_target(void)
-{
-	return is_target((void *)bpf_get_current_task(), bpf_get_current_pid_tgid() >> 32);
-}
+#define SYS_FUTEX_REQUEUE 456
 
 /* futex(uaddr, op, val, timeout or val2, uaddr2, val3) */
-SEC("tracepoint/syscalls/sys_enter_futex")
-int enter_futex(struct ls_sys_enter *ctx)
+static __always_inline void read_futex(const struct ls_sys_enter *ctx, struct futex_call *call)
 {
 	__u32 flags = (__u32)ctx->args[1];
-	struct futex_call call = {
-		.word = ctx->args[0],
-		.second_word = ctx->args[4],
-		.op = flags & ~(FUTEX_PRIVATE_FLAG | FUTEX_CLOCK_REALTIME),
-		.value = (__u32)ctx->args[2],
-		.shared = !(flags & FUTEX_PRIVATE_FLAG),
-		.timed = ctx->args[3] != 0,
-		.now = now_ticks_ns(),
-	};
 
-	if (!current_is_target())
+	call->word = ctx->args[0];
+	call->second_word = ctx->args[4];
+	call->op = flags & ~(FUTEX_PRIVATE_FLAG | FUTEX_CLOCK_REALTIME);
+	call->value = (__u32)ctx->args[2];
+	call->limit = call->value;
+	call->shared = !(flags & FUTEX_PRIVATE_FLAG);
+	call->timed = ctx->args[3] != 0;
+}
+
+/* futex_wait(uaddr, val, mask, flags, timeout, clockid), since 6.7 */
+static __always_inline void read_futex_wait(const struct ls_sys_enter *ctx,
+					    struct futex_call *call)
+{
+	call->word = ctx->args[0];
+	call->op = LS_OP_WAIT_BITSET;
+	call->value = (__u32)ctx->args[1];
+	call->shared = !(ctx->args[3] & FUTEX2_PRIVATE);
+	call->timed = ctx->args[4] != 0;
+}
+
+/* futex_wake(uaddr, mask, nr, flags), since 6.7 */
+static __always_inline void read_futex_wake(const struct ls_sys_enter *ctx,
+					    struct futex_call *call)
+{
+	call->word = ctx->args[0];
+	call->op = LS_OP_WAKE_BITSET;
+	call->shared = !(ctx->args[3] & FUTEX2_PRIVATE);
+}
+
+/* futex_requeue(waiters[2], flags, nr_wake, nr_requeue), since 6.7 */
+static __always_inline long read_futex_requeue(const struct ls_sys_enter *ctx,
+					       struct futex_call *call)
+{
+	struct futex_waitv pair[2] = {};
+	long error = bpf_probe_read_user(&pair, sizeof(pair), (void *)ctx->args[0]);
+
+	call->word = pair[0].uaddr;
+	call->second_word = pair[1].uaddr;
+	call->op = LS_OP_REQUEUE;
+	call->limit = (__u32)ctx->args[2];
+	call->shared = !(pair[0].flags & FUTEX2_PRIVATE);
+	return error;
+}
+
+/* futex_waitv(waiters, nr, flags, timeout, clockid), since 5.16: in the books of its first
+ * element until it is known which one ended it. */
+static __always_inline long read_futex_waitv(const struct ls_sys_enter *ctx,
+					     struct futex_call *call)
+{
+	struct futex_waitv first = {};
+	long error = bpf_probe_read_user(&first, sizeof(first), (void *)ctx->args[0]);
+
+	call->word = first.uaddr;
+	call->second_word = ctx->args[0];
+	call->op = LS_OP_WAITV;
+	call->value = (__u32)first.val;
+	call->limit = (__u32)ctx->args[1];
+	call->shared = !(first.flags & FUTEX2_PRIVATE);
+	call->timed = ctx->args[3] != 0;
+	return error;
+}
+
+/* Whether the current task's call is to be looked at, and what is known of it
+ * beforehand. */
+static __always_inline int begin_call(struct futex_call *call, struct ls_cpu *cpu)
+{
+	call->pid_tgid = bpf_get_current_pid_tgid();
+	if (!cpu || !capture_has_begun() || !is_target(0, call->pid_tgid >> 32))
 		return 0;
-	count(LS_COUNT_CALLS);
+	cpu->counters[LS_COUNT_CALLS]++;
+	return 1;
+}
+
+/* futex, futex_wait and futex_waitv. User space attaches the programs to the
+ * tracepoints (futex_probe.cc); the kernel lets them no further than the
+ * arguments of the call go. */
+SEC("tracepoint")
+int enter_futex(struct ls_sys_enter *ctx)
+{
+	struct ls_cpu *cpu = this_cpu();
+	struct futex_call call = {};
+
+	if (!begin_call(&call, cpu))
+		return 0;
+	if (ctx->nr == SYS_FUTEX)
+		read_futex(ctx, &call);
+	else if (ctx->nr == SYS_FUTEX_WAIT)
+		read_futex_wait(ctx, &call);
+	else if (read_futex_waitv(ctx, &call))
+		return 0;
 	switch (call.op) {
 	case LS_OP_WAIT:
 	case LS_OP_WAIT_BITSET:
 	case LS_OP_LOCK_PI:
 	case LS_OP_LOCK_PI2:
 	case LS_OP_WAIT_REQUEUE_PI:
-		return begin_wait(&call);
-	case LS_OP_WAKE_OP:
-		release(call.second_word, call.shared, 0, call.now);
-		return release(call.word, call.shared, 0, call.now);
-	case LS_OP_WAKE:
-	case LS_OP_WAKE_BITSET:
-		return release(call.word, call.shared, 0, call.now);
-	case LS_OP_UNLOCK_PI:
-		return release(call.word, call.shared, LS_TRAIT_PI, call.now);
+	case LS_OP_WAITV:
+		return begin_wait(&call, cpu);
 	case LS_OP_REQUEUE:
 	case LS_OP_CMP_REQUEUE:
-		call.limit = call.value;
-		return begin_requeue(&call);
+		return begin_requeue(&call, cpu);
+	case LS_OP_WAKE_OP:
+		release(&call, cpu, call.second_word, 0);
+		return release(&call, cpu, call.word, 0);
+	case LS_OP_WAKE:
+	case LS_OP_WAKE_BITSET:
+		return release(&call, cpu, call.word, 0);
+	case LS_OP_UNLOCK_PI:
+		return release(&call, cpu, call.word, LS_TRAIT_PI);
 	case LS_OP_CMP_REQUEUE_PI:
-		return release(call.word, call.shared, LS_TRAIT_REQUEUE, call.now);
+		return release(&call, cpu, call.word, LS_TRAIT_REQUEUE);
 	}
 	return 0;
 }
 
-static __always_inline int leave(__s64 result)
+/* futex_wake and futex_requeue, which have four arguments. */
+SEC("tracepoint")
+int enter_futex_4(struct ls_sys_enter *ctx)
 {
-	__u32 tid = (__u32)bpf_get_current_pid_tgid();
-	struct ls_thread *thread = bpf_map_lookup_elem(&threads, &tid);
+	struct ls_cpu *cpu = this_cpu();
+	struct futex_call call = {};
 
+	if (!begin_call(&call, cpu))
+		return 0;
+	if (ctx->nr == SYS_FUTEX_REQUEUE)
+		return read_futex_requeue(ctx, &call) ? 0 : begin_requeue(&call, cpu);
+	read_futex_wake(ctx, &call);
+	return release(&call, cpu, call.word, 0);
+}
+
+#if LS_MODERN
+/* Whether the call that ends was futex() to wake somebody and nothing more: two
+ * of three are. Looking at its argument costs less than finding the thread. */
+static __always_inline int only_woke(const struct ls_sys_exit *ctx)
+{
+	struct pt_regs *regs;
+
+	if (ctx->nr != SYS_FUTEX)
+		return 0;
+	regs = (struct pt_regs *)bpf_task_pt_regs(bpf_get_current_task_btf());
+	switch ((__u32)regs->si & ~(FUTEX_PRIVATE_FLAG | FUTEX_CLOCK_REALTIME)) {
+	case LS_OP_WAKE:
+	case LS_OP_WAKE_BITSET:
+	case LS_OP_WAKE_OP:
+		return 1;
+	}
+	return 0;
+}
+#else
+#define only_woke(ctx) 0
+#endif
+
+SEC("tracepoint")
+int exit_futex(struct ls_sys_exit *ctx)
+{
+	__u64 pid_tgid = bpf_get_current_pid_tgid();
+	__u32 tid = (__u32)pid_tgid;
+	struct ls_thread *thread;
+
+	if ((ls_only_tgid && pid_tgid >> 32 != ls_only_tgid) || only_woke(ctx))
+		return 0;
+	thread = bpf_map_lookup_elem(&threads, &tid);
 	if (!thread)
 		return 0;
 	if (thread->phase == LS_PHASE_WAITING)
-		return end_wait(thread, result);
+		return end_wait(thread, tid, ctx->ret);
 	if (thread->requeueing)
-		return end_requeue(thread, result);
+		return end_requeue(thread, ctx->ret);
 	return 0;
-}
-
-SEC("tracepoint/syscalls/sys_exit_futex")
-int exit_futex(struct ls_sys_exit *ctx)
-{
-	return leave(ctx->ret);
-}
-
-/* futex_wait(uaddr, val, mask, flags, timeout, clockid), since 6.7 */
-SEC("tracepoint/syscalls/sys_enter_futex_wait")
-int enter_futex_wait(struct ls_sys_enter *ctx)
-{
-	struct futex_call call = {
-		.word = ctx->args[0],
-		.op = LS_OP_WAIT_BITSET,
-		.value = (__u32)ctx->args[1],
-		.shared = !(ctx->args[3] & FUTEX2_PRIVATE),
-		.timed = ctx->args[4] != 0,
-		.now = now_ticks_ns(),
-	};
-
-	if (!current_is_target())
-		return 0;
-	count(LS_COUNT_CALLS);
-	return begin_wait(&call);
-}
-
-SEC("tracepoint/syscalls/sys_exit_futex_wait")
-int exit_futex_wait(struct ls_sys_exit *ctx)
-{
-	return leave(ctx->ret);
-}
-
-/* futex_wake(uaddr, mask, nr, flags), since 6.7 */
-SEC("tracepoint/syscalls/sys_enter_futex_wake")
-int enter_futex_wake(struct ls_sys_enter *ctx)
-{
-	__u64 now = now_ticks_ns();
-
-	if (!current_is_target())
-		return 0;
-	count(LS_COUNT_CALLS);
-	return release(ctx->args[0], !(ctx->args[3] & FUTEX2_PRIVATE), 0, now);
-}
-
-/* futex_requeue(waiters[2], flags, nr_wake, nr_requeue), since 6.7 */
-SEC("tracepoint/syscalls/sys_enter_futex_requeue")
-int enter_futex_requeue(struct ls_sys_enter *ctx)
-{
-	struct futex_waitv pair[2] = {};
-	struct futex_call call = {
-		.op = LS_OP_REQUEUE,
-		.limit = (__u32)ctx->args[2],
-		.now = now_ticks_ns(),
-	};
-
-	if (!current_is_target())
-		return 0;
-	count(LS_COUNT_CALLS);
-	if (bpf_probe_read_user(&pair, sizeof(pair), (void *)ctx->args[0]))
-		return 0;
-	call.word = pair[0].uaddr;
-	call.second_word = pair[1].uaddr;
-	call.shared = !(pair[0].flags & FUTEX2_PRIVATE);
-	return begin_requeue(&call);
-}
-
-SEC("tracepoint/syscalls/sys_exit_futex_requeue")
-int exit_futex_requeue(struct ls_sys_exit *ctx)
-{
-	return leave(ctx->ret);
-}
-
-/* futex_waitv(waiters, nr, flags, timeout, clockid), since 5.16: in the books
- * of its first element until it is known which one ended it. */
-SEC("tracepoint/syscalls/sys_enter_futex_waitv")
-int enter_futex_waitv(struct ls_sys_enter *ctx)
-{
-	__u32 tid = (__u32)bpf_get_current_pid_tgid();
-	struct futex_waitv first = {};
-	struct futex_call call = {
-		.op = LS_OP_WAITV,
-		.limit = (__u32)ctx->args[1],
-		.timed = ctx->args[3] != 0,
-		.now = now_ticks_ns(),
-	};
-	struct ls_thread *thread;
-
-	if (!current_is_target())
-		return 0;
-	count(LS_COUNT_CALLS);
-	if (bpf_probe_read_user(&first, sizeof(first), (void *)ctx->args[0]))
-		return 0;
-	call.word = first.uaddr;
-	call.value = (__u32)first.val;
-	call.shared = !(first.flags & FUTEX2_PRIVATE);
-	begin_wait(&call);
-	thread = bpf_map_lookup_elem(&threads, &tid);
-	if (thread && thread->phase == LS_PHASE_WAITING) {
-		thread->second_lock = ctx->args[0];
-		visit_elements(ctx->args[0], call.limit, thread->process, 1);
-	}
-	return 0;
-}
-
-SEC("tracepoint/syscalls/sys_exit_futex_waitv")
-int exit_futex_waitv(struct ls_sys_exit *ctx)
-{
-	return leave(ctx->ret);
 }
 
 /* A thread is about to end: the kernel will wake those who wait for that
@@ -193,23 +200,26 @@ SEC("tracepoint/syscalls/sys_enter_exit")
 int enter_exit(struct ls_sys_enter *ctx)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
-	__u32 tid = (__u32)bpf_get_current_pid_tgid();
+	struct futex_call call = { .pid_tgid = bpf_get_current_pid_tgid(), .shared = 1 };
 	__u64 joined = (__u64)BPF_CORE_READ(task, clear_child_tid);
-	__u64 now = now_ticks_ns();
+	__u32 tid = (__u32)call.pid_tgid;
+	struct ls_cpu *cpu = this_cpu();
 	struct ls_thread *thread;
 
-	if (!current_is_target())
+	if (!cpu || !capture_has_begun() || !is_target(task, call.pid_tgid >> 32))
 		return 0;
 	if (joined)
-		release(joined, 1, LS_TRAIT_THREAD_EXIT, now);
+		release(&call, cpu, joined, LS_TRAIT_THREAD_EXIT);
 	thread = bpf_map_lookup_elem(&threads, &tid);
 	for (int i = 0; thread && i < LS_MAX_HELD; i++) {
 		/* Others than these may have been released long ago. */
 		__u64 lock_id = thread->held[i].kind == LS_HOLD_CERTAIN ? thread->held[i].lock : 0;
 		struct ls_lock *lock = lock_id ? bpf_map_lookup_elem(&locks, &lock_id) : 0;
 
-		if (lock)
-			release(thread->held[i].word, lock->key.type == LS_LOCK_SHARED, 0, now);
+		if (!lock)
+			continue;
+		call.shared = lock->key.type == LS_LOCK_SHARED;
+		release(&call, cpu, thread->held[i].word, 0);
 	}
 	return 0;
 }
@@ -231,10 +241,15 @@ int thread_exit(struct bpf_raw_tracepoint_args *ctx)
 		struct ls_lock *lock = bpf_map_lookup_elem(&locks, &thread->lock);
 
 		if (lock && capturing(now)) {
+			struct ls_sleep sleep = {
+				.lock = thread->lock,
+				.from_ns = thread->since_ns,
+				.until_ns = now,
+				.before_ns = thread->episode_ns,
+			};
+
 			book_end(lock, now);
-			add_wait(wait_row(thread->lock, thread->stack), now - thread->since_ns,
-				 thread->episode_ns, 0);
-			add_pair(pair_row(thread->lock, thread->stack, 0), now - thread->since_ns);
+			add_sleep(thread, lock, &sleep);
 		}
 	}
 	if (thread)
@@ -242,6 +257,11 @@ int thread_exit(struct bpf_raw_tracepoint_args *ctx)
 	if (tid == tgid)
 		bpf_map_delete_elem(&ls_unwind_processes, &tgid);
 	return 0;
+}
+
+static __always_inline int current_is_target(void)
+{
+	return is_target(0, bpf_get_current_pid_tgid() >> 32);
 }
 
 /* A process becomes another program: its locks are gone, and so is the tid of

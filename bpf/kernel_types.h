@@ -103,12 +103,14 @@ struct bpf_iter__task {
 /* Context of the tracepoints syscalls:sys_enter_* and sys_exit_*. */
 struct ls_sys_enter {
 	__u64 common;
-	__s64 nr;
+	__s32 nr;
+	__u32 unset;
 	__u64 args[6];
 };
 
 struct ls_sys_exit {
 	__u64 common;
-	__s64 nr;
+	__s32 nr;
+	__u32 unset;
 	__s64 ret;
 };

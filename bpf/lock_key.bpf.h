@@ -147,9 +147,10 @@ static __noinline int shared_key(struct task_struct *task, __u64 process, __u64 
 	__u64 now = bpf_ktime_get_ns();
 
 	if (!page || now - page->asked_ns > LS_SHARED_PAGE_TTL_NS) {
+		struct task_struct *of = task ? task : (void *)bpf_get_current_task();
 		struct shared_page fresh = { .asked_ns = now };
 		struct vm_area_struct *area =
-			(void *)find_mapping((__u64)BPF_CORE_READ(task, mm), page_key.page);
+			(void *)find_mapping((__u64)BPF_CORE_READ(of, mm), page_key.page);
 
 		if (!area) {
 			count(LS_LOST_SHARED_KEY);
@@ -173,7 +174,7 @@ static __noinline int shared_key(struct task_struct *task, __u64 process, __u64 
 }
 
 /* Fills in `key` and returns its hash, the lock's id. `task` is any of the
- * process. */
+ * process; NULL: the current one, which costs a call only if it is needed. */
 static __always_inline __u64 find_lock_key(struct task_struct *task, __u64 process, __u64 word,
 					   int is_shared, struct ls_lock_key *key)
 {

@@ -13,11 +13,16 @@
 
 #include "events.h"
 
+#define LS_INLINE static __always_inline
+#include "sampling.h"
+
 /* Settings, written before the programs are loaded. */
 const volatile __u32 ls_filter_kind = LS_FILTER_ALL;
 const volatile __u32 ls_own_tgid = 0;
 const volatile __u32 ls_follow_forks = 0;
 const volatile __u64 ls_hash_seed = 0;
+const volatile __u32 ls_stack_rate = 0; /* stacks a second and CPU; 0: all */
+const volatile __u32 ls_only_tgid = 0;  /* LS_FILTER_TGIDS: all that there will be; or 0 */
 const volatile char ls_filter_comm[16] = {};
 
 /* The capture spans [ls_start_ns, ls_stop_ns): every program compares its own
@@ -40,8 +45,8 @@ volatile __u32 ls_adopt_waits = 0;
 LS_HASH(target_tgids, __u32, __u8, 8192);
 LS_HASH(threads, __u32, struct ls_thread, 16384);
 LS_HASH(locks, __u64, struct ls_lock, 16384);
-LS_HASH(waits, struct ls_wait_key, struct ls_wait_row, 16384);
-LS_HASH(releases, struct ls_wait_key, struct ls_release_row, 8192);
+LS_HASH(waits, struct ls_row_key, struct ls_wait_row, 16384);
+LS_HASH(releases, struct ls_row_key, struct ls_release_row, 8192);
 LS_HASH(pairs, struct ls_pair_key, struct ls_pair_row, 16384);
 LS_HASH(stacks, struct ls_stack_key, struct ls_frames, 8192);
 LS_HASH(processes, __u64, __u64, 8192); /* process -> when first seen, ns */
@@ -55,27 +60,43 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, LS_COUNTERS);
+	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, __u64);
-} counters SEC(".maps");
+	__type(value, struct ls_cpu);
+} cpus SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 64 * 1024);
 } notices SEC(".maps");
 
+static __always_inline struct ls_cpu *this_cpu(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&cpus, &zero);
+}
+
 static __always_inline void count_n(__u32 counter, __u64 n)
 {
-	__u64 *value = bpf_map_lookup_elem(&counters, &counter);
+	struct ls_cpu *cpu = this_cpu();
 
-	if (value)
-		*value += n;
+	if (cpu)
+		cpu->counters[counter] += n;
 }
 
 static __always_inline void count(__u32 counter)
 {
 	count_n(counter, 1);
+}
+
+/* 32 random bits, never all 0. */
+static __always_inline __u32 draw_random(struct ls_cpu *cpu)
+{
+	if (!cpu->random)
+		cpu->random = (__u64)bpf_get_prandom_u32() << 32 | bpf_get_prandom_u32() | 1;
+	cpu->random = ls_next_random(cpu->random);
+	return cpu->random >> 32 | 1;
 }
 
 /* The row under `key`, made of zeros if there is none yet; NULL if the table
@@ -134,17 +155,26 @@ static __always_inline int has_thread_bit(const __u64 *words, __u32 tid)
 	return words[(tid >> 6) & (LS_THREAD_BITS / 64 - 1)] >> (tid & 63) & 1;
 }
 
-/* floor(log2(value)), capped to the last slot of a histogram. */
-static __always_inline __u32 hist_slot(__u64 value)
+/* floor(log2(value)). Global, so that the verifier follows its 64 ways once and
+ * not at every call. */
+__noinline __u32 log2_of(__u64 value)
 {
-	__u32 slot = 0;
+	__u32 log = 0;
 
-	if (value >> 32) { slot += 32; value >>= 32; }
-	if (value >> 16) { slot += 16; value >>= 16; }
-	if (value >> 8) { slot += 8; value >>= 8; }
-	if (value >> 4) { slot += 4; value >>= 4; }
-	if (value >> 2) { slot += 2; value >>= 2; }
-	if (value >> 1) slot += 1;
+	if (value >> 32) { log += 32; value >>= 32; }
+	if (value >> 16) { log += 16; value >>= 16; }
+	if (value >> 8) { log += 8; value >>= 8; }
+	if (value >> 4) { log += 4; value >>= 4; }
+	if (value >> 2) { log += 2; value >>= 2; }
+	return log + (value >> 1);
+}
+
+/* The slot of a histogram that counts a duration. */
+static __always_inline __u32 hist_slot(__u64 ns)
+{
+	__u32 slot = log2_of(ns);
+
+	asm volatile("" : "+r"(slot)); /* or the bound may go */
 	return slot < LS_HIST_SLOTS ? slot : LS_HIST_SLOTS - 1;
 }
 

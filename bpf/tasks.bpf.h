@@ -3,17 +3,20 @@
 
 #include "maps.bpf.h"
 
-/* Whether the target takes in a task. For the current task only where the
- * filter is by cgroup. */
+/* Whether the target takes in a task; NULL: the current one, and the only one
+ * where the filter is by cgroup. */
 static __always_inline int is_target(struct task_struct *task, __u32 tgid)
 {
 	if (tgid == ls_own_tgid)
 		return 0;
 	switch (ls_filter_kind) {
 	case LS_FILTER_TGIDS:
+		if (ls_only_tgid)
+			return tgid == ls_only_tgid;
 		return bpf_map_lookup_elem(&target_tgids, &tgid) != 0;
 	case LS_FILTER_COMM: {
-		struct task_struct *leader = BPF_CORE_READ(task, group_leader);
+		struct task_struct *which = task ? task : (void *)bpf_get_current_task();
+		struct task_struct *leader = BPF_CORE_READ(which, group_leader);
 		char comm[16] = {};
 
 		bpf_core_read(&comm, sizeof(comm), &leader->comm);

@@ -4,6 +4,9 @@
 #include <bit>
 #include <unordered_map>
 
+#include "aggregate/sample.h"
+#include "sampling.h"
+
 namespace lockscope {
 namespace {
 
@@ -39,6 +42,38 @@ Histogram to_histogram(const __u32 (&slots)[LS_HIST_SLOTS]) {
   return histogram;
 }
 
+Durations ended_waits(const ls_wait_sums& sums) {
+  const Histogram histogram = to_histogram(sums.hist);
+  return {histogram.count(), sums.total_ns, sums.max_ns, histogram};
+}
+
+Durations holds(const ls_release_sums& sums) {
+  const Histogram histogram = to_histogram(sums.hold_hist);
+  return {histogram.count(), sums.hold_total_ns, sums.hold_max_ns, histogram};
+}
+
+constexpr double kWeightOne = 1 << LS_WEIGHT_SHIFT;
+
+double excess(double weight, uint64_t own) {
+  return std::max(0.0, weight - static_cast<double>(own));
+}
+
+bool none(const std::vector<double>& weights) {
+  return std::none_of(weights.begin(), weights.end(), [](double weight) { return weight > 0; });
+}
+
+// What the rows of a lock have to add up to.
+struct Sums {
+  WaitRow waits;
+  ReleaseRow releases;
+  PairRow pairs;
+};
+
+// What a row stands for, itself included.
+struct ReleaseWeights {
+  double count, blame_ns, hold_ns;
+};
+
 size_t hist_slot(uint64_t ns) {
   const size_t slot = ns == 0 ? 0 : static_cast<size_t>(std::bit_width(ns) - 1);
   return std::min<size_t>(slot, LS_HIST_SLOTS - 1);
@@ -65,11 +100,8 @@ class Aggregator {
     for (const auto& [key, row] : tables_.waits) add_wait(key, row);
     for (const auto& [tid, thread] : tables_.threads) add_in_flight(tid, thread);
     for (const auto& [key, row] : tables_.releases) add_release(key, row);
-    for (const auto& [key, row] : tables_.pairs) {
-      capture_.pairs.push_back({lock_of(key.lock), stack_of(key.waiter), stack_of(key.waker),
-                                row.count, row.total_ns});
-    }
-    for (size_t i = 0; i < tables_.locks.size(); i++) restore_lost_rows(static_cast<Index>(i));
+    for (const auto& [key, row] : tables_.pairs) add_pair(key, row);
+    scale_up_samples();
     fill_quality();
     return std::move(capture_);
   }
@@ -134,25 +166,38 @@ class Aggregator {
     }
     lock_index_[id] = static_cast<Index>(capture_.locks.size());
     capture_.locks.push_back(std::move(lock));
+    Sums& sums = sums_.emplace_back();
+    sums.waits.ended = ended_waits(raw.waits);
+    sums.waits.sleeps = raw.waits.sleeps;
+    sums.waits.timeouts = raw.waits.timeouts;
+    sums.releases.count = raw.releases.count;
+    sums.releases.blame_ns = static_cast<uint64_t>(raw.charged) << LS_TICK_SHIFT;
+    sums.releases.hold = holds(raw.releases);
+    sums.pairs.count = raw.waits.sleeps;
+    sums.pairs.total_ns = raw.waits.total_ns;
   }
 
-  WaitRow& wait_row(Index lock, Index stack) {
+  size_t wait_row(Index lock, Index stack) {
     const auto [entry, is_new] =
         wait_index_.emplace(std::pair<uint64_t, uint64_t>(lock, stack), capture_.waits.size());
     if (is_new) {
       capture_.waits.push_back({});
       capture_.waits.back().lock = lock;
       capture_.waits.back().stack = stack;
+      wait_weights_.push_back(0);
     }
-    return capture_.waits[entry->second];
+    return entry->second;
   }
 
-  void add_wait(const ls_wait_key& key, const ls_wait_row& raw) {
-    if (raw.count == 0 || key.lock == 0) return;  // the overflow row: restore_lost_rows()
-    WaitRow& row = wait_row(lock_of(key.lock), stack_of(key.stack));
-    row.ended.add({raw.count, raw.total_ns, raw.max_ns, to_histogram(raw.hist)});
-    row.sleeps += raw.sleeps;
-    row.timeouts += raw.timeouts;
+  void add_wait(const ls_row_key& key, const ls_wait_row& raw) {
+    const Durations ended = ended_waits(raw.sums);
+    if (ended.count == 0) return;
+    const size_t index = wait_row(lock_of(key.lock), stack_of(key.stack));
+    WaitRow& row = capture_.waits[index];
+    row.ended.add(ended);
+    row.sleeps += raw.sums.sleeps;
+    row.timeouts += raw.sums.timeouts;
+    wait_weights_[index] += static_cast<double>(raw.weight_ns);
   }
 
   void add_in_flight(uint32_t tid, const ls_thread& thread) {
@@ -162,18 +207,20 @@ class Aggregator {
       const auto asleep = tables_.asleep_stacks.find(tid);
       if (asleep != tables_.asleep_stacks.end()) stack = asleep_stack(thread.process, asleep->second);
     }
-    WaitRow& row = wait_row(lock_of(thread.lock), stack);
+    const Index lock = lock_of(thread.lock);
+    const size_t index = wait_row(lock, stack);
+    WaitRow& row = capture_.waits[index];
     const uint64_t began = std::min<uint64_t>(thread.since_ns, tables_.stop_ns);
     uint64_t ns = tables_.stop_ns - began;
-    if (thread.episode_ns != 0 && row.ended.count > 0) {
+    if (thread.episode_ns != 0 && lock != kNone) {
       // It had woken in between without getting the lock: that part stands
       // among the ended waits, but is not over.
-      const uint64_t before_ns = std::min<uint64_t>(thread.episode_ns, row.ended.total_ns);
-      uint64_t& slot = row.ended.histogram.slots[hist_slot(thread.episode_ns)];
-      row.ended.count--;
-      row.ended.total_ns -= before_ns;
-      if (slot > 0) slot--;
-      ns += before_ns;
+      ns += take_out(sums_[lock].waits.ended, thread.episode_ns);
+      if (thread.sampled) {
+        take_out(row.ended, thread.episode_ns);
+        wait_weights_[index] -=
+            static_cast<double>(ls_weight_of_wait(thread.episode_ns, thread.odds));
+      }
     }
     row.in_flight++;
     row.in_flight_ns += ns;
@@ -195,39 +242,128 @@ class Aggregator {
     return asleep_.back();
   }
 
-  void add_release(const ls_wait_key& key, const ls_release_row& raw) {
-    if ((raw.count == 0 && raw.blame_ns == 0) || key.lock == 0) return;
+  // Takes a wait out of those that ended, as far as it is there. Returns how much.
+  static uint64_t take_out(Durations& ended, uint64_t wait_ns) {
+    if (ended.count == 0) return 0;
+    const uint64_t ns = std::min(wait_ns, ended.total_ns);
+    uint64_t& slot = ended.histogram.slots[hist_slot(wait_ns)];
+    ended.count--;
+    ended.total_ns -= ns;
+    if (slot > 0) slot--;
+    return ns;
+  }
+
+  void add_release(const ls_row_key& key, const ls_release_row& raw) {
+    if (raw.sums.count == 0 && raw.blame_ns == 0) return;
     ReleaseRow row;
     row.lock = lock_of(key.lock);
     row.stack = stack_of(key.stack);
-    row.count = raw.count;
+    row.count = raw.sums.count;
     row.blame_ns = raw.blame_ns;
-    row.hold = {raw.hold_count, raw.hold_total_ns, raw.hold_max_ns, to_histogram(raw.hold_hist)};
+    row.hold = holds(raw.sums);
     capture_.releases.push_back(row);
+    release_weights_.push_back({static_cast<double>(raw.weight_count) / kWeightOne,
+                                static_cast<double>(raw.weight_blame_ns),
+                                static_cast<double>(raw.weight_hold_ns)});
   }
 
-  // Where a table of rows was full, its time is still in the lock's own books:
-  // it comes back here, without a stack.
-  void restore_lost_rows(Index lock) {
-    const auto& counters = tables_.counters;
-    const auto& raw = tables_.locks[lock].second;
-    if (counters[LS_LOST_WAIT_ROWS_FULL] != 0) {
-      uint64_t in_rows = 0;
-      for (const WaitRow& row : capture_.waits) in_rows += row.lock == lock ? row.total_ns() : 0;
-      const uint64_t area_ns = capture_.locks[lock].area_ns;
-      if (area_ns > in_rows) wait_row(lock, kNone).ended.total_ns += area_ns - in_rows;
+  void add_pair(const ls_pair_key& key, const ls_pair_row& raw) {
+    capture_.pairs.push_back({lock_of(key.lock), stack_of(key.waiter), stack_of(key.waker),
+                              raw.count, raw.total_ns});
+    pair_weights_.push_back(static_cast<double>(raw.weight_ns));
+  }
+
+  // Brings the rows of each lock up to its sums. Where none stands for more than
+  // itself, what is missing is taken to be like what is there; where rows were
+  // lost for want of room, it may well not be, and gets a row without a stack.
+  void scale_up_samples() {
+    const bool lost_waits = tables_.counters[LS_LOST_WAIT_ROWS_FULL] != 0;
+    const bool lost_releases = tables_.counters[LS_LOST_RELEASE_ROWS_FULL] != 0;
+    const bool lost_pairs = tables_.counters[LS_LOST_PAIR_ROWS_FULL] != 0;
+    const auto waits = by_lock(capture_.waits);
+    const auto releases = by_lock(capture_.releases);
+    const auto pairs = by_lock(capture_.pairs);
+    for (Index lock = 0; lock < capture_.locks.size(); lock++) {
+      scale_up_waits(lock, waits[lock], lost_waits);
+      scale_up_releases(lock, releases[lock], lost_releases);
+      if (!lost_pairs) scale_up_pairs(lock, pairs[lock]);
     }
-    if (counters[LS_LOST_RELEASE_ROWS_FULL] != 0) {
-      uint64_t in_rows = 0;
-      for (const ReleaseRow& row : capture_.releases) in_rows += row.lock == lock ? row.blame_ns : 0;
-      const uint64_t charged_ns = static_cast<uint64_t>(raw.charged) << LS_TICK_SHIFT;
-      if (charged_ns > in_rows) {
-        ReleaseRow row;
-        row.lock = lock;
-        row.blame_ns = charged_ns - in_rows;
-        capture_.releases.push_back(row);
+  }
+
+  template <class Row>
+  std::vector<std::vector<size_t>> by_lock(const std::vector<Row>& rows) const {
+    std::vector<std::vector<size_t>> lists(capture_.locks.size());
+    for (size_t i = 0; i < rows.size(); i++) {
+      if (rows[i].lock != kNone) lists[rows[i].lock].push_back(i);
+    }
+    return lists;
+  }
+
+  void scale_up_waits(Index lock, std::vector<size_t> rows, bool lost) {
+    const WaitRow& sums = sums_[lock].waits;
+    uint64_t present = 0;
+    SampledWaits sample;
+    for (const size_t row : rows) {
+      const uint64_t own = capture_.waits[row].ended.total_ns;
+      present += own;
+      sample.excess_ns.push_back(lost ? 0 : excess(wait_weights_[row], own));
+    }
+    if (present < sums.ended.total_ns && none(sample.excess_ns)) {
+      for (size_t i = 0; i < rows.size() && !lost; i++) {
+        sample.excess_ns[i] = static_cast<double>(capture_.waits[rows[i]].ended.total_ns);
+      }
+      if (none(sample.excess_ns)) {
+        rows.push_back(wait_row(lock, kNone));
+        sample.excess_ns.push_back(1);
       }
     }
+    for (const size_t row : rows) sample.rows.push_back(&capture_.waits[row]);
+    scale_up(sample, sums);
+  }
+
+  void scale_up_releases(Index lock, std::vector<size_t> rows, bool lost) {
+    const ReleaseRow& sums = sums_[lock].releases;
+    SampledReleases sample;
+    ReleaseRow present;
+    for (const size_t index : rows) {
+      const ReleaseRow& row = capture_.releases[index];
+      const ReleaseWeights& weights = release_weights_[index];
+      present.count += row.count;
+      present.blame_ns += row.blame_ns;
+      present.hold.total_ns += row.hold.total_ns;
+      sample.excess_count.push_back(lost ? 0 : excess(weights.count, row.count));
+      sample.excess_blame_ns.push_back(lost ? 0 : excess(weights.blame_ns, row.blame_ns));
+      sample.excess_hold_ns.push_back(lost ? 0 : excess(weights.hold_ns, row.hold.total_ns));
+    }
+    const bool count = present.count < sums.count && none(sample.excess_count);
+    const bool blame = present.blame_ns < sums.blame_ns && none(sample.excess_blame_ns);
+    const bool hold =
+        present.hold.total_ns < sums.hold.total_ns && none(sample.excess_hold_ns);
+    if ((count || blame || hold) && (lost || present.count == 0)) {
+      rows.push_back(capture_.releases.size());
+      capture_.releases.push_back({});
+      capture_.releases.back().lock = lock;
+      sample.excess_count.push_back(count);
+      sample.excess_blame_ns.push_back(blame);
+      sample.excess_hold_ns.push_back(hold);
+    }
+    for (size_t i = 0; i < rows.size() && !lost && present.count > 0; i++) {
+      const auto own = static_cast<double>(capture_.releases[rows[i]].count);
+      if (count) sample.excess_count[i] = own;
+      if (blame) sample.excess_blame_ns[i] = own;
+      if (hold) sample.excess_hold_ns[i] = own;
+    }
+    for (const size_t row : rows) sample.rows.push_back(&capture_.releases[row]);
+    scale_up(sample, sums);
+  }
+
+  void scale_up_pairs(Index lock, const std::vector<size_t>& rows) {
+    SampledPairs sample;
+    for (const size_t row : rows) {
+      sample.rows.push_back(&capture_.pairs[row]);
+      sample.excess_ns.push_back(excess(pair_weights_[row], capture_.pairs[row].total_ns));
+    }
+    scale_up(sample, sums_[lock].pairs);
   }
 
   void fill_quality() {
@@ -235,6 +371,8 @@ class Aggregator {
     const auto& counters = tables_.counters;
     quality.calls = counters[LS_COUNT_CALLS];
     quality.stacks_taken = counters[LS_COUNT_STACKS];
+    quality.events = counters[LS_COUNT_EVENTS];
+    quality.sampled_events = counters[LS_COUNT_SAMPLED];
     quality.unmatched = counters[LS_UNMATCHED_HOLDS];
     constexpr std::pair<ls_counter, const char*> kReasons[] = {
         {LS_LOST_LOCK_TABLE_FULL, "lock_table_full"},
@@ -266,6 +404,10 @@ class Aggregator {
   std::unordered_map<uint64_t, Index> process_index_, lock_index_, stack_index_;
   std::unordered_map<std::pair<uint64_t, uint64_t>, size_t, KeyHash> wait_index_;
   std::vector<Index> asleep_;
+  std::vector<Sums> sums_;                       // as capture_.locks
+  std::vector<double> wait_weights_;             // as capture_.waits
+  std::vector<ReleaseWeights> release_weights_;  // as capture_.releases
+  std::vector<double> pair_weights_;             // as capture_.pairs
 };
 
 }  // namespace

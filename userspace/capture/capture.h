@@ -28,6 +28,8 @@ struct Quality {
   uint64_t unmatched = 0;          ///< releases and call ends without their beginning
   uint64_t calls = 0;              ///< futex calls looked at
   uint64_t stacks_taken = 0;
+  uint64_t events = 0;             ///< sleeps and releases
+  uint64_t sampled_events = 0;     ///< ... of which the stack was taken: all, or a sample
   double self_cpu_share = 0;       ///< the tool's own CPU time, of all the machine's
 };
 

@@ -18,7 +18,8 @@ namespace lockscope {
 using nlohmann::json;
 
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Quality, lost, truncated_stacks, broken_stacks, guessed_stacks,
-                                   complete_stacks, unmatched, calls, stacks_taken, self_cpu_share)
+                                   complete_stacks, unmatched, calls, stacks_taken, events,
+                                   sampled_events, self_cpu_share)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Mapping, start, end, file_offset, inode, dev_major, dev_minor,
                                    deleted, path)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Process, id, pid, comm, exe, language, threads, mappings)

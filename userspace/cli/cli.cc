@@ -32,6 +32,11 @@ void add_target(CLI::App& app, Request& request) {
   app.add_option("-d,--duration", request.seconds,
                  "seconds to record (default 10; with a command, until it ends)")
       ->type_name("SECONDS");
+  app.add_option("--stack-rate", request.stack_rate,
+                 "stacks a second and CPU above which they are taken for a sample, in\n"
+                 "proportion to time; 0: all of them, always (default 2000)")
+      ->type_name("N")
+      ->check(CLI::Range(0u, 1000000u));
   app.footer(kTargetHelp);
 }
 

@@ -51,6 +51,7 @@ Result<SymbolizedCapture> obtain(const Request& request) {
   RecordOptions options;
   options.target = request.target;
   options.seconds = request.seconds;
+  options.stack_rate = request.stack_rate;
   options.command_stdout_to_stderr = request.output == "-";
   const bool terminal = ::isatty(STDERR_FILENO) == 1;
   if (terminal) options.progress = show_progress;

@@ -14,6 +14,7 @@ inline constexpr const char* kVersion = "lockscope 0.1.0";
 struct Request {
   Target target;
   std::optional<double> seconds;
+  uint32_t stack_rate = kDefaultStackRate;
   std::string output = "-";
   std::string format;  ///< empty: the command's default
   std::string sort = "wait";

@@ -57,7 +57,7 @@ int log_libbpf(libbpf_print_level level, const char* format, va_list arguments) 
 
 template <class Skeleton>
 Result<Loaded> load(Skeleton* skeleton, void (*destroy)(Skeleton*), int (*do_load)(Skeleton*),
-                    const char* variant, const ProbeFilter& filter) {
+                    const char* variant, const ProbeFilter& filter, uint32_t stack_rate) {
   if (skeleton == nullptr) {
     return unsupported(std::string("cannot open the BPF programs: ") + std::strerror(errno));
   }
@@ -67,6 +67,10 @@ Result<Loaded> load(Skeleton* skeleton, void (*destroy)(Skeleton*), int (*do_loa
   skeleton->rodata->ls_filter_kind = filter.kind;
   skeleton->rodata->ls_own_tgid = static_cast<__u32>(::getpid());
   skeleton->rodata->ls_follow_forks = filter.follow_forks;
+  skeleton->rodata->ls_stack_rate = stack_rate;
+  if (filter.pids.size() == 1 && !filter.follow_forks) {
+    skeleton->rodata->ls_only_tgid = static_cast<__u32>(filter.pids.front());
+  }
   if (::getrandom(const_cast<__u64*>(&skeleton->rodata->ls_hash_seed), sizeof(__u64), 0) !=
       sizeof(__u64)) {
     return failed("cannot get random numbers");
@@ -85,12 +89,13 @@ Result<Loaded> load(Skeleton* skeleton, void (*destroy)(Skeleton*), int (*do_loa
   return loaded;
 }
 
-Result<Loaded> load_best(const ProbeFilter& filter) {
+Result<Loaded> load_best(const ProbeFilter& filter, uint32_t stack_rate) {
   auto modern = load(futex_modern__open(), futex_modern__destroy, futex_modern__load, "modern",
-                     filter);
+                     filter, stack_rate);
   if (modern) return modern;
   spdlog::debug("the modern programs don't load here, trying those for older kernels");
-  return load(futex_compat__open(), futex_compat__destroy, futex_compat__load, "compat", filter);
+  return load(futex_compat__open(), futex_compat__destroy, futex_compat__load, "compat", filter,
+              stack_rate);
 }
 
 Status check_kernel() {
@@ -123,13 +128,23 @@ Status set_filter(bpf_object* object, const ProbeFilter& filter) {
   return {};
 }
 
-// The rows that take what finds no room: see books.bpf.h.
-void make_overflow_rows(const FutexMaps& maps) {
-  const ls_wait_key key{};
-  const ls_wait_row wait{};
-  const ls_release_row release{};
-  bpf_map_update_elem(maps.waits, &key, &wait, BPF_NOEXIST);
-  bpf_map_update_elem(maps.releases, &key, &release, BPF_NOEXIST);
+// One program serves several calls: the verifier sees it once.
+constexpr std::pair<const char*, const char*> kTracepoints[] = {
+    {"enter_futex", "syscalls/sys_enter_futex"},
+    {"enter_futex", "syscalls/sys_enter_futex_waitv"},
+    {"enter_futex_4", "syscalls/sys_enter_futex_wake"},
+    {"enter_futex", "syscalls/sys_enter_futex_wait"},
+    {"enter_futex_4", "syscalls/sys_enter_futex_requeue"},
+    {"exit_futex", "syscalls/sys_exit_futex"},
+    {"exit_futex", "syscalls/sys_exit_futex_waitv"},
+    {"exit_futex", "syscalls/sys_exit_futex_wait"},
+    {"exit_futex", "syscalls/sys_exit_futex_requeue"},
+    {"enter_exit", "syscalls/sys_enter_exit"},
+};
+
+Error cannot_attach(const bpf_program* program) {
+  return unsupported("cannot attach " + std::string(bpf_program__name(program)) + ": " +
+                     std::strerror(errno));
 }
 
 }  // namespace
@@ -163,12 +178,12 @@ uint64_t monotonic_ns() {
   return ns & ~static_cast<uint64_t>(LS_TICK_NS - 1);
 }
 
-Result<FutexProbe> FutexProbe::open(const ProbeFilter& filter) {
+Result<FutexProbe> FutexProbe::open(const ProbeFilter& filter, uint32_t stack_rate) {
   libbpf_set_print(log_libbpf);
   if (Status kernel = check_kernel(); !kernel.ok()) return kernel.error();
   auto tracefs = Tracefs::open();
   if (!tracefs) return tracefs.error();
-  auto loaded = load_best(filter);
+  auto loaded = load_best(filter, stack_rate);
   if (!loaded) return loaded.error();
 
   auto state = std::make_unique<State>();
@@ -178,33 +193,28 @@ Result<FutexProbe> FutexProbe::open(const ProbeFilter& filter) {
     return bpf_object__find_map_fd_by_name(object, name);
   };
   state->maps = {map_fd("threads"), map_fd("locks"),  map_fd("waits"),    map_fd("releases"),
-                 map_fd("pairs"),   map_fd("stacks"), map_fd("counters"), map_fd("notices")};
+                 map_fd("pairs"),   map_fd("stacks"), map_fd("cpus"), map_fd("notices")};
   state->unwind_maps = {map_fd("ls_unwind_pool"), map_fd("ls_unwind_rules"),
                         map_fd("ls_unwind_processes"), map_fd("ls_unwind_requests")};
-  make_overflow_rows(state->maps);
   if (Status set = set_filter(object, filter); !set.ok()) return set.error();
 
-  bpf_program* program = nullptr;
-  bpf_object__for_each_program(program, object) {
-    const std::string section = bpf_program__section_name(program);
-    constexpr std::string_view kTracepoint = "tracepoint/";
-    Link link;
-    if (section.starts_with(kTracepoint)) {
-      const auto id = tracefs->tracepoint_id(section.substr(kTracepoint.size()));
-      if (!id) continue;  // a system call that this kernel does not have
-      auto event = open_tracepoint(*id);
-      if (!event) return event.error();
-      link.reset(bpf_program__attach_perf_event(program, event->get()));
-      if (link) event->release();  // the link closes it
-    } else {
-      link.reset(bpf_program__attach(program));
-    }
-    if (!link) {
-      return unsupported("cannot attach " + std::string(bpf_program__name(program)) + ": " +
-                         std::strerror(errno));
-    }
-    (section.starts_with("iter/") ? state->iterator : state->links.emplace_back()) =
-        std::move(link);
+  for (const auto& [name, tracepoint] : kTracepoints) {
+    const auto id = tracefs->tracepoint_id(tracepoint);
+    if (!id) continue;  // a system call that this kernel does not have
+    auto event = open_tracepoint(*id);
+    if (!event) return event.error();
+    bpf_program* program = bpf_object__find_program_by_name(object, name);
+    Link link(bpf_program__attach_perf_event(program, event->get()));
+    if (!link) return cannot_attach(program);
+    event->release();  // the link closes it
+    state->links.push_back(std::move(link));
+  }
+  for (const char* name : {"thread_exit", "process_exec", "process_fork", "blocked_threads"}) {
+    bpf_program* program = bpf_object__find_program_by_name(object, name);
+    Link link(bpf_program__attach(program));
+    if (!link) return cannot_attach(program);
+    const bool iterator = bpf_program__type(program) == BPF_PROG_TYPE_TRACING;
+    (iterator ? state->iterator : state->links.emplace_back()) = std::move(link);
   }
   return FutexProbe(std::move(state));
 }

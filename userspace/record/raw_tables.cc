@@ -36,17 +36,24 @@ Status read_table(int map, RawTables::Table<Key, Row>& table) {
 Status read_counters(int map, std::array<uint64_t, LS_COUNTERS>& counters) {
   const int cpus = libbpf_num_possible_cpus();
   if (cpus <= 0) return failed("cannot tell the number of CPUs");
-  std::vector<uint64_t> values(static_cast<size_t>(cpus));
-  for (__u32 i = 0; i < LS_COUNTERS; i++) {
-    if (bpf_map_lookup_elem(map, &i, values.data()) != 0) {
-      return failed(std::string("cannot read the counters: ") + std::strerror(errno));
-    }
-    for (const uint64_t value : values) counters[i] += value;
+  std::vector<ls_cpu> values(static_cast<size_t>(cpus));
+  const __u32 zero = 0;
+  if (bpf_map_lookup_elem(map, &zero, values.data()) != 0) {
+    return failed(std::string("cannot read the counters: ") + std::strerror(errno));
+  }
+  for (const ls_cpu& cpu : values) {
+    for (size_t i = 0; i < LS_COUNTERS; i++) counters[i] += cpu.counters[i];
   }
   return {};
 }
 
 }  // namespace
+
+Result<RawTables::Table<uint32_t, ls_thread>> read_threads(const FutexMaps& maps) {
+  RawTables::Table<uint32_t, ls_thread> threads;
+  if (Status read = read_table(maps.threads, threads); !read.ok()) return read.error();
+  return threads;
+}
 
 Result<RawTables> read_tables(const FutexMaps& maps) {
   RawTables tables;
@@ -54,7 +61,7 @@ Result<RawTables> read_tables(const FutexMaps& maps) {
        {read_table(maps.threads, tables.threads), read_table(maps.locks, tables.locks),
         read_table(maps.waits, tables.waits), read_table(maps.releases, tables.releases),
         read_table(maps.pairs, tables.pairs), read_table(maps.stacks, tables.stacks),
-        read_counters(maps.counters, tables.counters)}) {
+        read_counters(maps.cpus, tables.counters)}) {
     if (!status.ok()) return status.error();
   }
   return tables;

@@ -21,8 +21,8 @@ struct RawTables {
 
   Table<uint32_t, ls_thread> threads;
   Table<uint64_t, ls_lock> locks;
-  Table<ls_wait_key, ls_wait_row> waits;
-  Table<ls_wait_key, ls_release_row> releases;
+  Table<ls_row_key, ls_wait_row> waits;
+  Table<ls_row_key, ls_release_row> releases;
   Table<ls_pair_key, ls_pair_row> pairs;
   Table<ls_stack_key, ls_frames> stacks;
   std::array<uint64_t, LS_COUNTERS> counters{};
@@ -37,6 +37,9 @@ struct RawTables {
   /// Lock id -> tid that glibc's mutex names as its owner, a live thread.
   std::map<uint64_t, int32_t> owners;
 };
+
+/// Reads the threads of a probe, stopped or not.
+Result<RawTables::Table<uint32_t, ls_thread>> read_threads(const FutexMaps& maps);
 
 /// Reads all tables of a stopped probe.
 Result<RawTables> read_tables(const FutexMaps& maps);

@@ -310,10 +310,38 @@ void find_owners(RawTables& tables) {
   }
 }
 
+// A thread that was found asleep without its stack having been taken.
+struct Sleeper {
+  uint64_t since_ns;
+  ls_frames frames;
+};
+
+// Those that are asleep now, shortly before the end of the capture. Where stacks
+// are sampled many have none yet.
+std::map<uint32_t, Sleeper> find_sleepers(const FutexProbe& probe, Attendant& attendant) {
+  std::map<uint32_t, Sleeper> sleepers;
+  const auto threads = read_threads(probe.maps());
+  if (!threads) return sleepers;
+  std::map<uint32_t, const ls_thread*> asked;
+  for (const auto& [tid, thread] : *threads) {
+    if (thread.phase == LS_PHASE_WAITING && thread.stack == 0) asked[tid] = &thread;
+  }
+  if (asked.empty()) return sleepers;
+  const auto blocked = probe.blocked_threads();
+  if (!blocked) return sleepers;
+  for (const ls_blocked& asleep : *blocked) {
+    const auto found = asked.find(asleep.tid);
+    if (found == asked.end() || found->second->word != asleep.args[0]) continue;
+    sleepers[asleep.tid] = {found->second->since_ns, attendant.walk(asleep)};
+  }
+  return sleepers;
+}
+
 // Stacks of waits that are not over: of threads asleep since before the capture
 // and, again, of those that fell asleep before there were tables for their code
 // (a pool's threads, when a program starts: little in number, much in time).
-void find_asleep_stacks(const FutexProbe& probe, Attendant& attendant, RawTables& tables) {
+void find_asleep_stacks(const FutexProbe& probe, Attendant& attendant,
+                        const std::map<uint32_t, Sleeper>& sleepers, RawTables& tables) {
   auto blocked = probe.blocked_threads();
   if (!blocked) return;
   std::unordered_set<uint64_t> taken_early;
@@ -331,6 +359,14 @@ void find_asleep_stacks(const FutexProbe& probe, Attendant& attendant, RawTables
     if (found == asked.end() || found->second->word != asleep.args[0]) continue;
     found->second->stack = 0;
     tables.asleep_stacks[asleep.tid] = attendant.walk(asleep);
+  }
+  // Some are awake by now that were asleep at the end of the capture.
+  for (const auto& [tid, thread] : asked) {
+    const auto seen = sleepers.find(tid);
+    if (thread->stack != 0 || tables.asleep_stacks.contains(tid) || seen == sleepers.end()) continue;
+    if (seen->second.since_ns == thread->since_ns) {
+      tables.asleep_stacks[tid] = seen->second.frames;
+    }
   }
 }
 
@@ -355,7 +391,7 @@ Result<Capture> record(const RecordOptions& options, SandboxedParser& parser,
   UniqueFd cgroup;
   auto filter = make_filter(options.target, command ? command->pid() : -1, cgroup);
   if (!filter) return filter.error();
-  auto probe = FutexProbe::open(*filter);
+  auto probe = FutexProbe::open(*filter, options.stack_rate);
   if (!probe) return probe.error();
 
   Attendant attendant(*probe, parser, symbolizer);
@@ -383,6 +419,7 @@ Result<Capture> record(const RecordOptions& options, SandboxedParser& parser,
   // Scripts wait for this line before they begin what is to be seen.
   spdlog::info("recording {}", options.target.describe());
   run_until_over(options, seconds, start_ns, std::move(watched), attendant, cost);
+  const std::map<uint32_t, Sleeper> sleepers = find_sleepers(*probe, attendant);
   const uint64_t stop_ns = probe->stop();
   attendant.serve();
   const double program_seconds = cost.seconds(stop_ns - start_ns);
@@ -392,7 +429,7 @@ Result<Capture> record(const RecordOptions& options, SandboxedParser& parser,
   tables->start_ns = start_ns;
   tables->stop_ns = stop_ns;
   find_owners(*tables);
-  find_asleep_stacks(*probe, attendant, *tables);
+  find_asleep_stacks(*probe, attendant, sleepers, *tables);
   attendant.processes().refresh();
   tables->processes = attendant.processes().processes();
   if (command) command->finish();

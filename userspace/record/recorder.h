@@ -17,6 +17,8 @@ struct RecordOptions {
   Target target;
   /// How long; none: until the command ends (10 s where there is none).
   std::optional<double> seconds;
+  /// Stacks a second and CPU above which they are sampled; 0: all are taken.
+  uint32_t stack_rate = kDefaultStackRate;
   /// The command's output goes to stderr: stdout is for the report.
   bool command_stdout_to_stderr = false;
   /// Called about five times a second with the time recorded so far, in s.

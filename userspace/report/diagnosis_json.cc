@@ -148,6 +148,8 @@ json capture_json(const Diagnosis& diagnosis) {
             {"unmatched", quality.unmatched},
             {"calls", quality.calls},
             {"stacks_taken", quality.stacks_taken},
+            {"events", quality.events},
+            {"sampled_events", quality.sampled_events},
             {"self_cpu_share", quality.self_cpu_share},
             {"sufficient", diagnosis.sufficient}}}};
 }

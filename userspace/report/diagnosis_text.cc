@@ -151,6 +151,12 @@ std::string quality_line(const Diagnosis& diagnosis) {
       "Data: {} futex calls; lost: {}; {} holds not matched; {} distinct stacks",
       format_count(quality.calls), lost.empty() ? "nothing" : lost,
       format_count(quality.unmatched), format_count(stacks));
+  if (quality.sampled_events < quality.events) {
+    line += fmt::format(" from a sample of {} of {} events",
+                        format_percent(static_cast<double>(quality.sampled_events) /
+                                       static_cast<double>(quality.events)),
+                        format_count(quality.events));
+  }
   if (quality.complete_stacks > 0) {
     line += fmt::format(", {} complete", format_count(quality.complete_stacks));
   }

@@ -6,6 +6,8 @@
 #include <bit>
 #include <initializer_list>
 
+#include "sampling.h"
+
 namespace lockscope {
 namespace {
 
@@ -42,20 +44,46 @@ ls_lock make_lock(const Book& book, uint64_t charged, uint64_t process = kProces
 ls_wait_row wait_row(std::initializer_list<uint64_t> durations) {
   ls_wait_row row{};
   for (const uint64_t ns : durations) {
-    row.count++;
-    row.sleeps++;
-    row.total_ns += ns;
-    row.max_ns = std::max<uint64_t>(row.max_ns, ns);
-    row.hist[std::bit_width(ns) - 1]++;
+    row.sums.sleeps++;
+    row.sums.total_ns += ns;
+    row.sums.max_ns = std::max<uint64_t>(row.sums.max_ns, ns);
+    row.sums.hist[std::bit_width(ns) - 1]++;
   }
+  row.weight_ns = row.sums.total_ns;
   return row;
 }
 
 ls_release_row release_row(uint64_t count, uint64_t blame_ns) {
   ls_release_row row{};
-  row.count = count;
+  row.sums.count = count;
   row.blame_ns = blame_ns;
+  row.weight_count = count << LS_WEIGHT_SHIFT;
+  row.weight_blame_ns = blame_ns;
   return row;
+}
+
+// The sums of the locks, where every event is in the rows.
+RawTables with_sums(RawTables tables) {
+  for (auto& [id, lock] : tables.locks) {
+    for (const auto& [key, row] : tables.waits) {
+      if (key.lock != id) continue;
+      lock.waits.sleeps += row.sums.sleeps;
+      lock.waits.timeouts += row.sums.timeouts;
+      lock.waits.total_ns += row.sums.total_ns;
+      lock.waits.max_ns = std::max(lock.waits.max_ns, row.sums.max_ns);
+      for (size_t i = 0; i < LS_HIST_SLOTS; i++) lock.waits.hist[i] += row.sums.hist[i];
+    }
+    for (const auto& [key, row] : tables.releases) {
+      if (key.lock != id) continue;
+      lock.releases.count += row.sums.count;
+      lock.releases.hold_total_ns += row.sums.hold_total_ns;
+      lock.releases.hold_max_ns = std::max(lock.releases.hold_max_ns, row.sums.hold_max_ns);
+      for (size_t i = 0; i < LS_HIST_SLOTS; i++) {
+        lock.releases.hold_hist[i] += row.sums.hold_hist[i];
+      }
+    }
+  }
+  return tables;
 }
 
 ls_frames frames(std::initializer_list<uint64_t> addresses, uint32_t flags = LS_UNWIND_COMPLETE) {
@@ -121,7 +149,7 @@ TEST(Aggregate, EveryFieldOfALock) {
   tables.locks.emplace_back(kLock + 1, make_lock({}, 0));
   tables.owners[kLock] = 4242;
 
-  const Capture capture = aggregate(tables);
+  const Capture capture = aggregate(with_sums(tables));
   ASSERT_EQ(capture.locks.size(), 2u);
   const Lock& shared = capture.locks[0];
   EXPECT_EQ(shared.id, kLock);
@@ -154,7 +182,7 @@ TEST(Book, AreaOfWaitsThatEnded) {
   EXPECT_EQ(book.word & LS_BOOK_COUNT_MASK, 0u);
   RawTables tables = empty_tables();
   tables.locks.emplace_back(kLock, make_lock(book, charge(15000)));
-  const Capture capture = aggregate(tables);
+  const Capture capture = aggregate(with_sums(tables));
   EXPECT_EQ(capture.locks[0].area_ns, 3200u + 12800u);
   EXPECT_EQ(capture.locks[0].unreleased_ns, 16000 - 15000 + 15000 % 16);
 }
@@ -164,7 +192,7 @@ TEST(Book, WaitersInFlightCountUpToTheEnd) {
   for (int i = 0; i < 300; i++) book.begin(kStop - 1600);
   RawTables tables = empty_tables();
   tables.locks.emplace_back(kLock, make_lock(book, 0));
-  const Capture capture = aggregate(tables);
+  const Capture capture = aggregate(with_sums(tables));
   EXPECT_EQ(capture.locks[0].area_ns, 300u * 1600);
   EXPECT_EQ(capture.locks[0].unreleased_ns, 300 * 1600);
 }
@@ -184,7 +212,7 @@ TEST(Book, SumOfTimesWrapsAround) {
   tables.locks.emplace_back(kLock, make_lock(book, charge(80'000)));
   uint64_t area = 500 * 160;
   for (uint64_t i = 1; i < 1000; i += 2) area += 10'000'000'000 - i * 1600;
-  const Capture capture = aggregate(tables);
+  const Capture capture = aggregate(with_sums(tables));
   EXPECT_EQ(capture.locks[0].area_ns, area);
   EXPECT_EQ(capture.locks[0].unreleased_ns, static_cast<int64_t>(area) - 80'000);
 }
@@ -195,7 +223,7 @@ TEST(Book, UnreleasedAcrossTheWrapOfTheArea) {
   book.word = 30ull << LS_BOOK_COUNT_BITS;  // 2^48 + 30 ticks of waiting
   RawTables tables = empty_tables();
   tables.locks.emplace_back(kLock, make_lock(book, kModulus - 20));
-  EXPECT_EQ(aggregate(tables).locks[0].unreleased_ns, 50 * LS_TICK_NS);
+  EXPECT_EQ(aggregate(with_sums(tables)).locks[0].unreleased_ns, 50 * LS_TICK_NS);
 }
 
 // Charged, and taken out of the books afterwards.
@@ -206,7 +234,7 @@ TEST(Book, UnreleasedMayBeNegative) {
   RawTables tables = empty_tables();
   tables.locks.emplace_back(kLock, make_lock(book, charge(4800)));
   tables.locks.emplace_back(kLock + 1, make_lock({}, charge(16)));
-  const Capture capture = aggregate(tables);
+  const Capture capture = aggregate(with_sums(tables));
   EXPECT_EQ(capture.locks[0].unreleased_ns, -3200);
   EXPECT_EQ(capture.locks[1].unreleased_ns, -16);
 }
@@ -218,21 +246,20 @@ TEST(Aggregate, RowsPointAtTheirLocksAndStacks) {
   tables.stacks.push_back({{0xa, kProcess}, frames({1, 2, 3})});
   tables.stacks.push_back({{0xb, kProcess}, frames({4})});
   ls_wait_row waits = wait_row({160, 3200, 3200});
-  waits.sleeps = 7;
-  waits.timeouts = 2;
+  waits.sums.sleeps = 7;
+  waits.sums.timeouts = 2;
   tables.waits.push_back({{kLock + 1, 0xb}, waits});
   ls_release_row releases = release_row(9, 6560);
-  releases.hold_count = 3;
-  releases.hold_total_ns = 480;
-  releases.hold_max_ns = 320;
-  releases.hold_hist[8] = 1;
-  releases.hold_hist[6] = 2;
+  releases.sums.hold_total_ns = 480;
+  releases.sums.hold_max_ns = 320;
+  releases.sums.hold_hist[8] = 1;
+  releases.sums.hold_hist[6] = 2;
   tables.releases.push_back({{kLock + 1, 0xa}, releases});
   tables.pairs.push_back({{kLock + 1, 0xb, 0xa}, {3, 6560}});
   tables.pairs.push_back({{kLock, 0xb, 0}, {1, 16}});       // no release was seen
   tables.pairs.push_back({{0x9999, 0xdead, 0xa}, {2, 32}});  // lock and stack were lost
 
-  const Capture capture = aggregate(tables);
+  const Capture capture = aggregate(with_sums(tables));
   ASSERT_EQ(capture.stacks.size(), 2u);
   EXPECT_EQ(capture.stacks[0].addresses, (std::vector<uint64_t>{1, 2, 3}));
   EXPECT_EQ(capture.stacks[1].addresses, (std::vector<uint64_t>{4}));
@@ -279,7 +306,7 @@ TEST(Aggregate, RowsWithoutTheirStacksMeetInOne) {
   tables.waits.push_back({{kLock, 0xdead}, wait_row({160, 320})});
   tables.waits.push_back({{kLock, 0xbeef}, wait_row({640})});
   tables.waits.push_back({{kLock, 0}, wait_row({})});
-  const Capture capture = aggregate(tables);
+  const Capture capture = aggregate(with_sums(tables));
   ASSERT_EQ(capture.waits.size(), 1u);
   EXPECT_EQ(capture.waits[0].stack, kNone);
   EXPECT_EQ(capture.waits[0].ended.count, 3u);
@@ -293,7 +320,7 @@ TEST(Aggregate, EmptyReleaseRowsAreLeftOut) {
   tables.releases.push_back({{kLock, 1}, release_row(0, 0)});
   tables.releases.push_back({{kLock, 2}, release_row(1, 0)});
   tables.releases.push_back({{kLock, 3}, release_row(0, 16)});
-  EXPECT_EQ(aggregate(tables).releases.size(), 2u);
+  EXPECT_EQ(aggregate(with_sums(tables)).releases.size(), 2u);
 }
 
 TEST(InFlight, FirstSleepUpToTheEnd) {
@@ -305,7 +332,7 @@ TEST(InFlight, FirstSleepUpToTheEnd) {
   tables.stacks.push_back({{0xa, kProcess}, frames({1})});
   tables.threads.emplace_back(1, waiting(kStop - 4800, 0xa));
   tables.threads.emplace_back(2, waiting(kStop - 1600, 0xa));
-  const Capture capture = aggregate(tables);
+  const Capture capture = aggregate(with_sums(tables));
   ASSERT_EQ(capture.waits.size(), 1u);
   const WaitRow& row = capture.waits[0];
   EXPECT_EQ(row.stack, 0u);
@@ -329,7 +356,7 @@ TEST(InFlight, OnlyThreadsThatWait) {
   tables.threads.emplace_back(1, woken);
   tables.threads.emplace_back(2, idle);
   tables.threads.emplace_back(3, waiting(kStop - 160, 0, 0));
-  EXPECT_TRUE(aggregate(tables).waits.empty());
+  EXPECT_TRUE(aggregate(with_sums(tables)).waits.empty());
 }
 
 // 3200 ns asleep, woken, beaten to the lock, asleep again since 1600 ns: one
@@ -348,9 +375,10 @@ TEST(InFlight, AnEpisodeThatHadWokenIsNotOver) {
   tables.releases.push_back({{kLock, 0xa}, release_row(2, 51200)});
   ls_thread thread = waiting(kStop - 1600, 0xa);
   thread.episode_ns = 3200;
+  thread.sampled = 1;
   tables.threads.emplace_back(1, thread);
 
-  const Capture capture = aggregate(tables);
+  const Capture capture = aggregate(with_sums(tables));
   ASSERT_EQ(capture.waits.size(), 1u);
   const WaitRow& row = capture.waits[0];
   EXPECT_EQ(row.ended.count, 1u);
@@ -372,8 +400,9 @@ TEST(InFlight, AnEpisodeLongerThanItsRow) {
   tables.waits.push_back({{kLock, 0}, wait_row({160})});
   ls_thread thread = waiting(kStop - 1600, 0);
   thread.episode_ns = 3200;
+  thread.sampled = 1;
   tables.threads.emplace_back(1, thread);
-  const Capture capture = aggregate(tables);
+  const Capture capture = aggregate(with_sums(tables));
   ASSERT_EQ(capture.waits.size(), 1u);
   EXPECT_EQ(capture.waits[0].ended.count, 0u);
   EXPECT_EQ(capture.waits[0].ended.total_ns, 0u);
@@ -385,7 +414,7 @@ TEST(InFlight, BegunAfterTheEndIsNothing) {
   RawTables tables = empty_tables();
   tables.locks.emplace_back(kLock, make_lock({}, 0));
   tables.threads.emplace_back(1, waiting(kStop + 4800, 0));
-  const Capture capture = aggregate(tables);
+  const Capture capture = aggregate(with_sums(tables));
   ASSERT_EQ(capture.waits.size(), 1u);
   EXPECT_EQ(capture.waits[0].in_flight, 1u);
   EXPECT_EQ(capture.waits[0].in_flight_ns, 0u);
@@ -414,7 +443,7 @@ TEST(InFlight, StacksOfSleepersFromBeforeAreShared) {
   book.begin(kStart);
   tables.locks.emplace_back(kLock, make_lock(book, 0));
 
-  const Capture capture = aggregate(tables);
+  const Capture capture = aggregate(with_sums(tables));
   EXPECT_EQ(capture.stacks.size(), 5u);
   ASSERT_EQ(capture.waits.size(), 6u);
   EXPECT_EQ(capture.waits[0].in_flight, 2u);
@@ -433,7 +462,7 @@ TEST(Aggregate, StacksTooDeepAreCutAtTheArray) {
   ls_frames deep{};
   deep.n = 4000;
   tables.stacks.push_back({{1, kProcess}, deep});
-  EXPECT_EQ(aggregate(tables).stacks[0].addresses.size(), size_t{LS_UNWIND_MAX_FRAMES});
+  EXPECT_EQ(aggregate(with_sums(tables)).stacks[0].addresses.size(), size_t{LS_UNWIND_MAX_FRAMES});
 }
 
 TEST(Aggregate, UnknownProcessesAreKnownByTheirPid) {
@@ -448,7 +477,7 @@ TEST(Aggregate, UnknownProcessesAreKnownByTheirPid) {
   tables.stacks.push_back({{1, kOther}, frames({1})});
   // The same PID, used again.
   tables.stacks.push_back({{2, kOther + 1}, frames({1})});
-  const Capture capture = aggregate(tables);
+  const Capture capture = aggregate(with_sums(tables));
   ASSERT_EQ(capture.processes.size(), 3u);
   EXPECT_EQ(capture.processes[0].comm, "server");
   EXPECT_EQ(capture.locks[1].process, 0u);
@@ -479,7 +508,7 @@ TEST(Quality, EachLossByItsName) {
     RawTables tables = empty_tables();
     tables.counters[counter] = 1000 + counter;
     const std::map<std::string, uint64_t> only = {{reason, 1000 + counter}};
-    EXPECT_EQ(aggregate(tables).quality.lost, only) << reason;
+    EXPECT_EQ(aggregate(with_sums(tables)).quality.lost, only) << reason;
   }
 }
 
@@ -488,10 +517,14 @@ TEST(Quality, CountsThatAreNoLoss) {
   tables.counters[LS_COUNT_CALLS] = 11;
   tables.counters[LS_COUNT_STACKS] = 12;
   tables.counters[LS_UNMATCHED_HOLDS] = 13;
-  const Quality quality = aggregate(tables).quality;
+  tables.counters[LS_COUNT_EVENTS] = 15;
+  tables.counters[LS_COUNT_SAMPLED] = 14;
+  const Quality quality = aggregate(with_sums(tables)).quality;
   EXPECT_EQ(quality.calls, 11u);
   EXPECT_EQ(quality.stacks_taken, 12u);
   EXPECT_EQ(quality.unmatched, 13u);
+  EXPECT_EQ(quality.events, 15u);
+  EXPECT_EQ(quality.sampled_events, 14u);
   EXPECT_TRUE(quality.lost.empty());
 }
 
@@ -507,7 +540,7 @@ TEST(Quality, StacksByHowTheyEnd) {
   for (int i = 0; i < 3; i++) add(LS_UNWIND_BROKEN | LS_UNWIND_READ_FAULT);
   add(LS_UNWIND_NO_TABLE | LS_UNWIND_COMPLETE);
   add(LS_UNWIND_NO_TABLE | LS_UNWIND_BROKEN);
-  const Quality quality = aggregate(tables).quality;
+  const Quality quality = aggregate(with_sums(tables)).quality;
   EXPECT_EQ(quality.complete_stacks, 5u);
   EXPECT_EQ(quality.guessed_stacks, 1u);
   EXPECT_EQ(quality.truncated_stacks, 2u);
@@ -529,10 +562,16 @@ TEST(Conservation, FullTablesOfRows) {
   tables.stacks.push_back({{0xa, kProcess}, frames({1})});
   tables.waits.push_back({{kLock, 0xa}, wait_row({9600})});
   tables.waits.push_back({{kLock + 1, 0xa}, wait_row({320})});
-  tables.waits.push_back({{0, 0}, wait_row({6400})});  // the overflow row
   tables.releases.push_back({{kLock, 0xa}, release_row(1, 8000)});
   tables.releases.push_back({{kLock + 1, 0xa}, release_row(1, 320)});
-  tables.releases.push_back({{0, 0}, release_row(1, 6400)});
+  tables = with_sums(tables);
+  ls_lock& lock = tables.locks[0].second;
+  lock.waits.total_ns += 6400;
+  lock.waits.hist[12]++;
+  lock.waits.max_ns = 6400;
+  lock.releases.count++;
+  // Sampled, too; but those that found room may be of another kind.
+  tables.waits[0].second.weight_ns *= 2;
   tables.counters[LS_LOST_WAIT_ROWS_FULL] = 1;
   tables.counters[LS_LOST_RELEASE_ROWS_FULL] = 1;
 
@@ -542,10 +581,12 @@ TEST(Conservation, FullTablesOfRows) {
   EXPECT_EQ(capture.waits[2].lock, 0u);
   EXPECT_EQ(capture.waits[2].stack, kNone);
   EXPECT_EQ(capture.waits[2].total_ns(), 6400u);
+  EXPECT_EQ(capture.waits[2].ended.count, 1u);
   ASSERT_EQ(capture.releases.size(), 3u);
   EXPECT_EQ(capture.releases[2].lock, 0u);
   EXPECT_EQ(capture.releases[2].stack, kNone);
   EXPECT_EQ(capture.releases[2].blame_ns, 6400u);
+  EXPECT_EQ(capture.releases[2].count, 1u);
 }
 
 // A busy lock played through: eight threads, waits of known lengths, some
@@ -563,20 +604,19 @@ TEST(Conservation, WaitingEqualsAreaEqualsBlame) {
     book.begin(at);
     book.end(at + ns);
     ls_wait_row& row = rows[i % 2];
-    row.count++;
-    row.total_ns += ns;
+    row.sums.total_ns += ns;
     total += ns;
-    row.hist[std::bit_width(ns) - 1]++;
+    row.sums.hist[std::bit_width(ns) - 1]++;
   }
   // Woken after 3200 ns, and back to sleep.
   book.begin(kStop - 4800);
   book.end(kStop - 1600);
   book.begin(kStop - 1600);
-  rows[0].count++;
-  rows[0].total_ns += 3200;
-  rows[0].hist[11]++;
+  rows[0].sums.total_ns += 3200;
+  rows[0].sums.hist[11]++;
   ls_thread back = waiting(kStop - 1600, 0xa);
   back.episode_ns = 3200;
+  back.sampled = 1;
   tables.threads.emplace_back(1, back);
   for (uint32_t tid : {2, 3}) {
     ls_thread before = waiting(kStart, 0);
@@ -592,7 +632,7 @@ TEST(Conservation, WaitingEqualsAreaEqualsBlame) {
   tables.releases.push_back({{kLock, 0xa}, release_row(10, 1600)});
   tables.releases.push_back({{kLock, 0xb}, release_row(4990, blame - 1600)});
 
-  const Capture capture = aggregate(tables);
+  const Capture capture = aggregate(with_sums(tables));
   expect_conserved(capture);
   EXPECT_EQ(capture.locks[0].area_ns, total + 4800 + 20'000'000'000);
   EXPECT_EQ(capture.locks[0].unreleased_ns, 160 + 4800 + 20'000'000'000);
