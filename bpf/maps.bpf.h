@@ -1,6 +1,6 @@
 /* The maps of the futex tier, its settings, and the counters of loss.
  *
- * Sizes: about 24 MB in all when preallocated, within the 64 MB that the agent
+ * Sizes: about 40 MB in all, preallocated, within the 64 MB that the agent
  * may take. Full tables lose detail, never time: see books.bpf.h. */
 #pragma once
 

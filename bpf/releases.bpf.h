@@ -20,7 +20,8 @@ static __noinline int release(const struct futex_call *call, struct ls_cpu *cpu,
 	int somebody_waits;
 
 	thread = find_or_make_thread(call->pid_tgid);
-	process = thread ? thread->process : process_of((void *)bpf_get_current_task(), call->pid_tgid >> 32);
+	process = thread ? thread->process :
+			   process_of((void *)bpf_get_current_task(), call->pid_tgid >> 32);
 	id = find_lock_key(0, process, word, call->shared, &key);
 	lock = bpf_map_lookup_elem(&locks, &id);
 	/* Most calls to wake are for nobody, of whom nothing is known. */

@@ -177,6 +177,20 @@ def test_attach_by_pid(service):
     assert document["capture"]["quality"]["self_cpu_share"] < 0.2
 
 
+def test_kernel_tables_fit_into_64_mb(service):
+    """With unwind tables as large as they may grow."""
+    attached = Attached("report", "-p", service.pid, "-d", 2)
+    others = 0
+    for info in pathlib.Path(f"/proc/{attached.process.pid}/fdinfo").iterdir():
+        fields = dict(re.findall(r"^(\w+):\s*(\w+)$", info.read_text(), re.M))
+        if "map_type" in fields and fields["value_size"] != str(1 << 20):
+            others += int(fields["memlock"])
+    attached.finish()
+    header = (ROOT / "userspace" / "unwind" / "process_tables.h").read_text()
+    unwind = int(re.search(r"kMaxPoolMegabytes = (\d+);", header)[1])
+    assert 10 << 20 < others < (64 - unwind) << 20
+
+
 def test_attach_by_thread_id(service):
     threads = sorted(int(t) for t in os.listdir(f"/proc/{service.pid}/task"))
     document = json.loads(run("diagnose", "-p", threads[-1], "-d", 1, "--format", "json").stdout)

@@ -20,8 +20,8 @@ class ProcessTables {
  public:
   using Clock = std::chrono::steady_clock;
 
-  /// Of the 64 MB that kernel tables may take.
-  static constexpr uint32_t kMaxPoolMegabytes = 40;
+  /// Of the 64 MB that kernel tables may take; the others have 40 (bpf/maps.bpf.h).
+  static constexpr uint32_t kMaxPoolMegabytes = 24;
 
   ProcessTables(UnwindMemory& memory, BuildTable build,
                 uint32_t max_megabytes = kMaxPoolMegabytes);
