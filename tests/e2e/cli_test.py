@@ -182,7 +182,11 @@ def test_kernel_tables_fit_into_64_mb(service):
     attached = Attached("report", "-p", service.pid, "-d", 2)
     others = 0
     for info in pathlib.Path(f"/proc/{attached.process.pid}/fdinfo").iterdir():
-        fields = dict(re.findall(r"^(\w+):\s*(\w+)$", info.read_text(), re.M))
+        try:
+            text = info.read_text()
+        except FileNotFoundError:
+            continue  # a file that was open for a moment
+        fields = dict(re.findall(r"^(\w+):\s*(\w+)$", text, re.M))
         if "map_type" in fields and fields["value_size"] != str(1 << 20):
             others += int(fields["memlock"])
     attached.finish()
