@@ -20,6 +20,7 @@ def work():
         nested(8)
 
 
+# First: with the threads at work it may be long before the main one has its turn.
+print("at work", flush=True)
 for _ in range(8):
     threading.Thread(target=work).start()
-print("at work", flush=True)
