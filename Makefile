@@ -9,7 +9,7 @@ say = @$(if $(V),true,printf '  %-8s %s\n' $(1) $(2))
 
 CPPFLAGS += -Iuserspace -Ibpf -I$(BUILD)
 CXXFLAGS += -std=c++20 -O2 -g -Wall -Wextra -Wno-missing-field-initializers -Wno-restrict -fno-omit-frame-pointer
-LDLIBS   += -lbpf -lelf -lz -lzstd -llzma -ldw -liberty -lseccomp -lspdlog -lfmt -lpthread
+LDLIBS   += -lbpf -lelf -lz -lzstd -llzma -ldw -liberty -lseccomp -lspdlog -lfmt -lZydis -lpthread
 
 FUZZ_SECONDS ?= 600
 
@@ -74,13 +74,13 @@ FUZZ_CXX ?= clang++-14
 FUZZ_FLAGS := -std=c++20 -O1 -gline-tables-only -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
 FUZZ_TARGETS := $(patsubst tests/fuzz/%.cc,$(BUILD)/fuzz/%,$(wildcard tests/fuzz/*.cc))
 FUZZ_SOURCES := $(filter-out %/symbolizer.cc %/symbolize_capture.cc %/debuginfod.cc,$(wildcard userspace/symbolize/*.cc)) \
-  $(wildcard userspace/diagnose/*.cc userspace/diagnose/shapes/*.cc userspace/text/*.cc) \
+  $(wildcard userspace/diagnose/*.cc userspace/diagnose/shapes/*.cc userspace/text/*.cc userspace/uprobe/*.cc) \
   $(addprefix userspace/,capture/capture_file.cc capture/stack_coverage.cc parse/messages.cc process/maps.cc \
     report/diagnosis_text.cc) \
   $(addprefix userspace/unwind/,byte_source.cc call_frame_info.cc call_frame_program.cc cfa_table.cc elf_code.cc \
     go_frames.cc)
 FUZZ_OBJECTS := $(FUZZ_SOURCES:%.cc=$(BUILD)/fuzz/%.o)
-FUZZ_LDLIBS := -lelf -lz -lzstd -llzma -ldw -liberty -lfmt
+FUZZ_LDLIBS := -lelf -lz -lzstd -llzma -ldw -liberty -lfmt -lZydis
 
 $(BUILD)/fuzz/%.o: %.cc
 	$(call say,FUZZ,$<)

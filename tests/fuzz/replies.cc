@@ -31,6 +31,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       break;
     case 3:
       read<Compiler>(bytes);
+      read<ProbePlan>(bytes);
       break;
     case 4:
       read<LoadedSymbols>(bytes);

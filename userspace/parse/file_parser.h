@@ -10,6 +10,7 @@
 #include "base/result.h"
 #include "symbolize/frame.h"
 #include "unwind/cfa_table.h"
+#include "uprobe/probe_plan.h"
 
 namespace lockscope {
 
@@ -91,6 +92,9 @@ class FileParser {
   /// CRC-32 of the whole file, as .gnu_debuglink has it. About 1 GB/s.
   virtual Result<uint32_t> checksum(int fd) = 0;
   virtual Result<Compiler> compiler(int fd) = 0;
+
+  /// Where to place uprobes in a libc: plan_probes().
+  virtual Result<ProbePlan> probe_plan(int fd) = 0;
 
   /// Loads the functions and variables of an ELF file.
   virtual Result<LoadedSymbols> load_symbols(const SymbolSources& sources) = 0;

@@ -16,6 +16,7 @@
 #include "symbolize/language.h"
 #include "symbolize/mini_debug_info.h"
 #include "unwind/byte_source.h"
+#include "uprobe/probe_sites.h"
 
 namespace lockscope {
 namespace {
@@ -139,6 +140,12 @@ Result<Compiler> LocalParser::compiler(int fd) {
   const auto file = open_elf(fd);
   if (!file) return file.error();
   return compiler_of(*file);
+}
+
+Result<ProbePlan> LocalParser::probe_plan(int fd) {
+  const auto file = open_elf(fd);
+  if (!file) return file.error();
+  return plan_probes(*file);
 }
 
 Result<LoadedSymbols> LocalParser::load_symbols(const SymbolSources& sources) {

@@ -17,6 +17,7 @@ class LocalParser : public FileParser {
   Result<ElfLinks> links(int fd) override;
   Result<uint32_t> checksum(int fd) override;
   Result<Compiler> compiler(int fd) override;
+  Result<ProbePlan> probe_plan(int fd) override;
   Result<LoadedSymbols> load_symbols(const SymbolSources& sources) override;
   Result<LoadedSymbols> load_jit_map(int fd) override;
   Result<std::vector<Names>> find(SymbolsId id, std::span<const uint64_t> addresses) override;

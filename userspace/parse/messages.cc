@@ -14,6 +14,8 @@ constexpr size_t kMaxErrorBytes = 200;
 constexpr size_t kMaxBuildIdDigits = 128;
 constexpr size_t kMaxFileNameBytes = 255;
 constexpr size_t kMaxSegments = 4096;
+constexpr size_t kMaxProbeTextBytes = 200;
+constexpr size_t kMaxProbes = 256;  // of 42 functions, in a few versions
 constexpr size_t kMaxFramesAtOnce = 80;                   // 64 inlined ones, and some
 constexpr size_t kMaxNameBytes = kMaxDemangledBytes + 3;  // "..."
 
@@ -241,6 +243,53 @@ std::optional<Result<Compiler>> decode_reply(std::string_view bytes) {
   const auto compiler = reader.take<Compiler>();
   if (!reader.done() || compiler > Compiler::Rust) return std::nullopt;
   return compiler;
+}
+
+std::string encode(const ProbePlan& plan) {
+  const auto cut = [](const std::string& text) { return text.substr(0, kMaxProbeTextBytes); };
+  Writer writer = value();
+  writer.put(plan.libc).put_count(plan.sites);
+  for (const ProbeSite& site : plan.sites) {
+    writer.put(static_cast<uint32_t>(site.call)).put(cut(site.function)).put(site.function_address).put(site.address);
+    writer.put(site.file_offset).put(site.emulated).put(site.outcome_in_zero_flag);
+    writer.put(cut(site.instruction)).put(cut(site.reason));
+  }
+  writer.put_count(plan.unprobed);
+  for (const UnprobedFunction& function : plan.unprobed) {
+    writer.put(cut(function.function)).put(cut(function.reason));
+  }
+  return writer.take();
+}
+
+template <>
+std::optional<Result<ProbePlan>> decode_reply(std::string_view bytes) {
+  Reader reader(bytes);
+  if (const auto failure = read_failure(reader)) return *failure;
+  const auto text = [&reader] { return sanitize(reader.text(kMaxProbeTextBytes)); };
+  ProbePlan plan;
+  plan.libc = reader.take<Libc>();
+  if (plan.libc > Libc::Musl) return std::nullopt;
+  plan.sites.resize(reader.count(kMaxProbes, 4 * sizeof(uint64_t)));
+  for (ProbeSite& site : plan.sites) {
+    const auto call = reader.take<uint32_t>();
+    site.call = static_cast<ls_call>(call);
+    site.function = text();
+    site.function_address = reader.take<uint64_t>();
+    site.address = reader.take<uint64_t>();
+    site.file_offset = reader.take<uint64_t>();
+    site.emulated = reader.flag();
+    site.outcome_in_zero_flag = reader.flag();
+    site.instruction = text();
+    site.reason = text();
+    if (!reader.ok() || call >= LS_CALLS) return std::nullopt;
+  }
+  plan.unprobed.resize(reader.count(kMaxProbes, 2 * sizeof(uint32_t)));
+  for (UnprobedFunction& function : plan.unprobed) {
+    function.function = text();
+    function.reason = text();
+  }
+  if (!reader.done()) return std::nullopt;
+  return plan;
 }
 
 std::string encode(const LoadedSymbols& symbols) {

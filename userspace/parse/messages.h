@@ -23,6 +23,7 @@ struct ParseRequest {
     Find = 7,
     Unload = 8,
     FindObjects = 9,
+    ProbePlan = 10,
   };
 
   What what = What::Links;
@@ -51,6 +52,7 @@ std::string encode(const CfaTable& table);
 std::string encode(const ElfLinks& links);
 std::string encode(uint32_t checksum);
 std::string encode(Compiler compiler);
+std::string encode(const ProbePlan& plan);
 std::string encode(const LoadedSymbols& symbols);
 std::string encode(const std::vector<Names>& names);
 std::string encode(const std::vector<NamedObject>& objects);
@@ -67,6 +69,8 @@ template <>
 std::optional<Result<uint32_t>> decode_reply(std::string_view bytes);
 template <>
 std::optional<Result<Compiler>> decode_reply(std::string_view bytes);
+template <>
+std::optional<Result<ProbePlan>> decode_reply(std::string_view bytes);
 template <>
 std::optional<Result<LoadedSymbols>> decode_reply(std::string_view bytes);
 template <>

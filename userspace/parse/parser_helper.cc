@@ -50,6 +50,8 @@ std::string answer(LocalParser& parser, const ParseRequest& request,
       return encode_result(parser.checksum(fd));
     case What::Compiler:
       return encode_result(parser.compiler(fd));
+    case What::ProbePlan:
+      return encode_result(parser.probe_plan(fd));
     case What::LoadSymbols:
       return encode_result(parser.load_symbols(sources_of(request, fds)));
     case What::LoadJitMap:

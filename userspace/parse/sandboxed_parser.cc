@@ -58,6 +58,10 @@ Result<Compiler> SandboxedParser::compiler(int fd) {
   return ask_about<Compiler>({.what = What::Compiler}, std::array{fd});
 }
 
+Result<ProbePlan> SandboxedParser::probe_plan(int fd) {
+  return ask_about<ProbePlan>({.what = What::ProbePlan}, std::array{fd});
+}
+
 Result<LoadedSymbols> SandboxedParser::load_symbols(const SymbolSources& sources) {
   ParseRequest request{.what = What::LoadSymbols, .lines = sources.lines};
   request.has_debug_file = sources.debug_file >= 0;

@@ -6,7 +6,7 @@ set -euo pipefail
 formats=$(realpath "$1")
 mkdir -p "$2"
 cd "$2"
-mkdir -p unwind_table elf_symbols dwarf_lines go_pclntab jit_map demangle maps
+mkdir -p probe_sites unwind_table elf_symbols dwarf_lines go_pclntab jit_map demangle maps
 
 "$formats" .
 
@@ -47,6 +47,29 @@ for style in sysv gnu; do
   done
   cp "$work/dynamic" elf_symbols/dynamic-$style
 done
+# A libc in small: a wrapper, an old version, a spin lock, a loop to the entry.
+cat >"$work/libc.s" <<'CODE'
+.globl pthread_mutex_lock, mtx_lock, pthread_mutex_unlock, pthread_spin_lock, sem_trywait, pthread_create
+.globl gnu_get_libc_version, cond_new, cond_old
+.symver cond_new, pthread_cond_signal@@GLIBC_2.3.2
+.symver cond_old, pthread_cond_signal@GLIBC_2.2.5
+.irp f, pthread_mutex_lock, mtx_lock, pthread_mutex_unlock, pthread_spin_lock, sem_trywait, pthread_create, gnu_get_libc_version, cond_new, cond_old
+.type \f, @function
+.endr
+pthread_mutex_lock: endbr64; mov 16(%rdi), %eax; and $3, %eax; jne 1f; ret; 1: push %rbx; pop %rbx; ret
+mtx_lock: sub $8, %rsp; call pthread_mutex_lock@PLT; add $8, %rsp; ret
+pthread_mutex_unlock: mov $1, %esi; jmp 1b
+pthread_spin_lock: lock decl (%rdi); jne 2f; ret; 2: pause; jmp pthread_spin_lock
+sem_trywait: mov (%rdi), %eax; test %eax, %eax; jne sem_trywait; ret
+cond_new: push %r15; pop %r15; ret
+cond_old: mov (%rdi), %rdi; jmp cond_new
+pthread_create: gnu_get_libc_version: ret
+CODE
+echo 'GLIBC_2.2.5 { global: *; }; GLIBC_2.3.2 { } GLIBC_2.2.5;' >"$work/versions"
+gcc -shared -nostdlib -Wl,-z,noseparate-code -Wl,-Bsymbolic -Wl,--version-script="$work/versions" \
+  -o "$work/libc" "$work/libc.s"
+strip -o probe_sites/stripped "$work/libc"
+cp "$work/libc" probe_sites/whole
 for name in lines4 lines5 packed; do cp "$work/$name" dwarf_lines/; done
 
 printf '1000 100 old\n1040 20 new\n0x2000 0x10 LazyCompile:*handle /srv/app.js:12\nzz 1 junk\n' >jit_map/a

@@ -100,6 +100,30 @@ TEST(Messages, Failures) {
   EXPECT_FALSE(decode_reply<LoadedSymbols>(encode(LoadedSymbols{})).has_value()) << "no id";
 }
 
+TEST(Messages, ProbePlans) {
+  ProbePlan plan{.libc = Libc::Musl};
+  plan.sites.push_back({LS_CALL_SPIN_LOCK, "pthread_spin_lock", 0x1000, 0x1003, 0x3, true, true,
+                        "jnz\x1b 0x2000", "why"});
+  plan.unprobed.push_back({"sem_wait", "seen elsewhere"});
+  const auto reply = decode_reply<ProbePlan>(encode(plan));
+  ASSERT_TRUE(reply && *reply);
+  const ProbePlan& got = **reply;
+  EXPECT_EQ(got.libc, Libc::Musl);
+  ASSERT_EQ(got.sites.size(), 1u);
+  EXPECT_EQ(got.sites[0].call, LS_CALL_SPIN_LOCK);
+  EXPECT_EQ(got.sites[0].address, 0x1003u);
+  EXPECT_EQ(got.sites[0].file_offset, 3u);
+  EXPECT_TRUE(got.sites[0].emulated && got.sites[0].outcome_in_zero_flag);
+  EXPECT_EQ(got.sites[0].instruction, "jnz? 0x2000");
+  ASSERT_EQ(got.unprobed.size(), 1u);
+  EXPECT_EQ(got.unprobed[0].reason, "seen elsewhere");
+
+  plan.sites[0].call = static_cast<ls_call>(LS_CALLS);
+  EXPECT_FALSE(decode_reply<ProbePlan>(encode(plan)).has_value()) << "no such call";
+  plan = {.libc = static_cast<Libc>(3)};
+  EXPECT_FALSE(decode_reply<ProbePlan>(encode(plan)).has_value()) << "no such libc";
+}
+
 TEST(Messages, TruncatedAndLong) {
   const std::string whole = encode(small_table());
   for (size_t size = 0; size < whole.size(); ++size) {
