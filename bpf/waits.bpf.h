@@ -1,6 +1,7 @@
 /* The waits of one thread: it goes to sleep at a lock, wakes, has it or not. */
 #pragma once
 
+#include "pthread_state.bpf.h"
 #include "visits.bpf.h"
 
 /* The thread goes to sleep on call->word, unless the kernel finds it changed. */
@@ -107,6 +108,8 @@ static __noinline int end_wait(struct ls_thread *thread, __u32 tid, __s64 result
 	now = now_ticks_ns();
 	if (!capturing(now))
 		return 0;
+	if (ls_note_wake_ups)
+		note_wake_up(tid, thread->word, now, result != -11 || is_pi_wait(thread->op));
 	thread->phase = LS_PHASE_IDLE;
 	if (thread->before_attach && !claim_adopted(tid))
 		return 0;

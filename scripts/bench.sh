@@ -5,13 +5,15 @@
 #
 #   scripts/bench.sh LOCKSCOPE [--rounds N] [--seconds S] [--workloads LIST] [--contenders LIST]
 #
-# Workloads (comma-separated; default pingpong,memcached,stacks):
+# Workloads (comma-separated; default pingpong,memcached,stacks,pairs):
 #   pingpong       condition-variable ping-pong of two threads on ONE CPU: each hand-over is a wake,
 #                  a wait and a context switch, and nothing else: the worst case
 #   pingpong-free  the same on any CPU: a hand-over then contains waking up an idle CPU
 #   memcached      memcached under memcaslap, at saturation, for S + 2 seconds
 #   stacks         no contenders: what walking a stack of 10 and of 30 frames adds to a futex call,
 #                  unwind tables of mariadbd and LLVM, 10,000 addresses of mariadbd and libc named
+#   pairs          a thread that only locks and unlocks a mutex that nobody else wants, with probes at
+#                  both calls: lockscope's pthread tier, and bpftrace's entry and return probes
 # Contenders: lockscope, offcputime, offcputime-bpfcc, bpftrace, perf.
 #
 # Installs what it needs from Debian. Needs root, for tracing. tracefs and debugfs, where they are
@@ -24,7 +26,7 @@ usage() { sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 [ $# -ge 1 ] || usage
 lockscope=$1
 shift
-rounds=5 seconds=2 workloads=pingpong,memcached,stacks
+rounds=5 seconds=2 workloads=pingpong,memcached,stacks,pairs
 contenders=lockscope,offcputime,offcputime-bpfcc,bpftrace,perf
 while [ $# -ge 2 ]; do
   case $1 in
@@ -82,11 +84,20 @@ tracepoint:syscalls:sys_exit_futex /@start[tid]/ {
 }
 END { clear(@start); }'
 
+# As bcc's tools do it: when asked, when acquired, when released.
+pairs_program='
+uprobe:LIBC:pthread_mutex_lock { @asked[tid] = nsecs; }
+uretprobe:LIBC:pthread_mutex_lock { @acquired[tid] = nsecs; }
+uprobe:LIBC:pthread_mutex_unlock { @held_ns = hist(nsecs - @acquired[tid]); }'
+
 # run_tracer CONTENDER PID: in place of the (sub)shell. All of them with user stacks, except perf
 # trace -s, which has none.
 run_tracer() {
   local limit=120
   case $1 in
+    lockscope-pthread)
+      exec "$lockscope" record --tiers futex,pthread -p "$2" -d $limit -o "$work/capture" ;;
+    bpftrace-pairs) with_tracefs bpftrace -p "$2" -e "${pairs_program//LIBC/$(libc_of "$2")}" ;;
     lockscope) exec "$lockscope" record -p "$2" -d $limit -o "$work/capture" ;;
     offcputime) with_tracefs /usr/sbin/offcputime -p "$2" $limit ;;
     offcputime-bpfcc) with_tracefs /usr/sbin/offcputime-bpfcc -f -p "$2" $limit ;;
@@ -97,7 +108,7 @@ run_tracer() {
 
 attached() {
   case $1 in
-    lockscope) grep -q recording "$work/tracer.err" ;;
+    lockscope*) grep -q recording "$work/tracer.err" ;;
     *) ls -l "/proc/$tracer/fd" 2> /dev/null | grep -qE 'perf_event|bpf[_-]link|raw-tracepoint' ;;
   esac
 }
@@ -124,7 +135,7 @@ start_tracer() {
 # then prints is not timed. Its word counts only if it saw something.
 stop_tracer() {
   local i
-  if [ "$1" != lockscope ] || [ -n "${memcached_pid:-}" ]; then
+  if [[ $1 != lockscope* ]] || [ -n "${memcached_pid:-}" ]; then
     kill -INT "$tracer" 2> /dev/null || true
   fi
   for ((i = 0; i < 600; i++)); do
@@ -134,7 +145,7 @@ stop_tracer() {
   quit "$tracer" KILL
   tracer=
   case $1 in
-    lockscope) [ -s "$work/capture" ] ;;
+    lockscope*) [ -s "$work/capture" ] ;;
     *) [ -s "$work/tracer.out" ] || [ -s "$work/tracer.err" ] ;;
   esac
 }
@@ -185,7 +196,7 @@ stacks() {
     }'
   g++ -std=c++20 -O2 -I"$here/../userspace" -I"$here/../bpf" -o "$work/stack_bench" \
     "$here/../tests/bench/stack_bench.cc" "$build/liblockscope.a" \
-    -lbpf -lelf -lz -lzstd -llzma -ldw -liberty -lseccomp -lspdlog -lfmt -lpthread
+    -lbpf -lelf -lz -lzstd -llzma -ldw -liberty -lseccomp -lspdlog -lfmt -lZydis -lpthread
   printf '\nstacks: unwind tables\n'
   llvm=$(find /usr/lib -name 'libLLVM-*.so*' -type f 2> /dev/null | sort -V | tail -1)
   "$work/stack_bench" tables /usr/sbin/mariadbd ${llvm:+"$llvm"}
@@ -194,6 +205,46 @@ stacks() {
   "$work/stack_bench" symbols \
     "$("$here/real-programs/mariadb.sh" start "$work/mariadb" | sed -n 's/^PID=//p')"
   "$here/real-programs/mariadb.sh" stop "$work/mariadb"
+}
+
+libc_of() {
+  sed -n 's|.* \(/.*/libc\.so\.6\)$|\1|p' "/proc/$1/maps" | head -1
+}
+
+# Sets $ns, of a pair; traced by $1 unless that is "bare".
+lock_loop() {
+  rm -f "$work/ready" "$work/go"
+  "$(dirname "$lockscope")/workloads/lock_loop" --seconds "$seconds" --ready-file "$work/ready" \
+    --go-file "$work/go" > "$work/out" &
+  program=$!
+  while [ ! -e "$work/ready" ]; do sleep 0.05; done
+  if [ "$1" != bare ] && ! start_tracer "$1" "$program"; then
+    quit "$program" KILL
+    program=
+    return 1
+  fi
+  : > "$work/go"
+  wait "$program"
+  program=
+  [ "$1" = bare ] || stop_tracer "$1" || return 1
+  ns=$(sed 's/.*"ns_per_pair": \([0-9.]*\).*/\1/' "$work/out")
+}
+
+# Prints its figures itself.
+pairs() {
+  local round bare ours
+  for ((round = 0; round < rounds; round++)); do
+    lock_loop bare && bare=$ns && lock_loop lockscope-pthread && ours=$ns && lock_loop bpftrace-pairs &&
+      echo "$bare $ours $ns"
+  done | sort -n -k 2 | awk '
+    { bare[NR] = $1; ours[NR] = $2; theirs[NR] = $3 }
+    END {
+      if (!NR) { print "\npairs: not measured"; exit }
+      m = int((NR + 1) / 2)
+      printf "\npairs: a lock and an unlock that nobody waits for, median of %d\n", NR
+      printf "  bare %.0f ns, lockscope --tiers futex,pthread %.0f ns, bpftrace %.0f ns: %.1f times less " \
+             "added\n", bare[m], ours[m], theirs[m], (theirs[m] - bare[m]) / (ours[m] - bare[m])
+    }'
 }
 
 measure() {
@@ -254,6 +305,7 @@ echo "$rounds rounds of $seconds s; time = bare / traced rate, so 1.25x is a qua
      "rate = traced / bare"
 for workload in "${workloads[@]}"; do
   if [ "$workload" = stacks ]; then stacks; continue; fi
+  if [ "$workload" = pairs ]; then pairs; continue; fi
   if [ "$workload" = memcached ]; then
     memcached_pid=$("$here/real-programs/memcached.sh" start "$work/memcached" | sed -n 's/^PID=//p')
   fi

@@ -4,6 +4,7 @@
 #include <bit>
 #include <unordered_map>
 
+#include "aggregate/pthread_objects.h"
 #include "aggregate/sample.h"
 #include "sampling.h"
 
@@ -103,6 +104,10 @@ class Aggregator {
     for (const auto& [key, row] : tables_.pairs) add_pair(key, row);
     scale_up_samples();
     fill_quality();
+    add_pthread_objects(tables_,
+                        {[this](uint64_t id) { return process_of(id); },
+                         [this](uint64_t id) { return stack_of(id); }},
+                        capture_);
     return std::move(capture_);
   }
 

@@ -133,6 +133,49 @@ struct PairRow {
   uint64_t total_ns = 0;
 };
 
+/// An object of pthreads, as the pthread tier saw it: every call.
+struct PthreadObject {
+  Index process = kNone;
+  uint64_t address = 0;
+  uint32_t kind = 0;        ///< enum ls_object_kind
+  Durations hold;           ///< exclusive, from having it to giving it back
+  Durations read_hold;      ///< rwlocks: as a reader
+  uint64_t held = 0;        ///< not given back at the end of the capture
+  uint64_t held_ns = 0;     ///< ... so far
+  uint64_t before = 0;      ///< given back, and acquired before the capture
+  uint64_t contended = 0;   ///< holds that began with a sleep
+  uint64_t failed = 0;      ///< trylock and timed calls that did not get it
+  uint64_t waits = 0;       ///< conditions, barriers, joins, once
+  uint64_t signals = 0;
+  uint64_t broadcasts = 0;
+  uint64_t unheld = 0;      ///< signals and broadcasts without the mutex
+  uint64_t nobody = 0;      ///< ... while nobody waited
+  uint64_t posts = 0;       ///< semaphores, by threads that had not waited there
+  uint64_t taken = 0;       ///< ... waited for and not posted by the same thread
+  uint64_t spins = 0;       ///< spin locks that were not free at once
+  uint64_t spin_ns = 0;
+  uint64_t mutex = 0;       ///< conditions: address of the one last used with it
+  std::string object;       ///< name of the variable, if it is static; may be empty
+  uint64_t object_offset = 0;  ///< of the object in it
+};
+
+/// Acquisitions of one object from one stack.
+struct HoldRow {
+  Index object = kNone;
+  Index stack = kNone;
+  uint64_t count = 0;
+  uint64_t total_ns = 0;
+};
+
+/// One lock asked for while another was held.
+struct OrderRow {
+  Index held = kNone;    ///< object
+  Index wanted = kNone;  ///< ... of the same process
+  Index stack = kNone;   ///< of the first time
+  uint64_t count = 0;
+  int32_t tid = 0;       ///< ... of the first time
+};
+
 /// What was recorded: aggregated, addresses only, no names. Plain data: can be
 /// saved and read anywhere.
 struct Capture {
@@ -149,6 +192,9 @@ struct Capture {
   std::vector<WaitRow> waits;
   std::vector<ReleaseRow> releases;
   std::vector<PairRow> pairs;
+  std::vector<PthreadObject> objects;
+  std::vector<HoldRow> holds;
+  std::vector<OrderRow> orders;
 };
 
 /// A capture with its stacks named. `frames[i]` belongs to `capture.stacks[i]`,

@@ -35,8 +35,15 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(WaitRow, lock, stack, ended, sleeps, timeouts
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(ReleaseRow, lock, stack, count, blame_ns, hold)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(PairRow, lock, waiter, waker, count, total_ns)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Frame, function, file, line, module, inlined)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(PthreadObject, process, address, kind, hold, read_hold, held,
+                                   held_ns, before, contended, failed, waits, signals, broadcasts,
+                                   unheld, nobody, posts, taken, spins, spin_ns, mutex, object,
+                                   object_offset)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(HoldRow, object, stack, count, total_ns)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(OrderRow, held, wanted, stack, count, tid)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Capture, host, kernel, target, start_unix_ns, duration_ns, tiers,
-                                   quality, processes, locks, stacks, waits, releases, pairs)
+                                   quality, processes, locks, stacks, waits, releases, pairs,
+                                   objects, holds, orders)
 
 namespace {
 
@@ -96,16 +103,34 @@ bool consistent(const SymbolizedCapture& symbolized) {
         !in_range(row.waker, stacks))
       return false;
   }
+  for (const PthreadObject& object : capture.objects) {
+    if (!in_range(object.process, capture.processes.size())) return false;
+  }
+  const size_t objects = capture.objects.size();
+  for (const HoldRow& row : capture.holds) {
+    if (!in_range(row.object, objects) || !in_range(row.stack, stacks)) return false;
+  }
+  for (const OrderRow& row : capture.orders) {
+    if (!in_range(row.held, objects) || !in_range(row.wanted, objects) ||
+        !in_range(row.stack, stacks))
+      return false;
+  }
   return true;
 }
 
-Result<SymbolizedCapture> from_json_document(const json& document, const Error& not_a_capture) {
+// Captures of before there was a pthread tier have none of its tables.
+constexpr const char* kPthreadTables[] = {"objects", "holds", "orders"};
+
+Result<SymbolizedCapture> from_json_document(json document, const Error& not_a_capture) {
   try {
     if (document.at("schema") != kSchema) {
       return failed(not_a_capture.message + ": schema " + document.at("schema").dump() +
                     ", this program reads " + kSchema);
     }
     SymbolizedCapture capture;
+    for (const char* table : kPthreadTables) {
+      document.at("capture").emplace(table, json::array());
+    }
     capture.capture = document.at("capture").get<Capture>();
     const auto frames = document.at("frames").get<std::vector<Frame>>();
     for (const json& indices : document.at("stack_frames")) {
@@ -194,9 +219,9 @@ Result<SymbolizedCapture> load_capture(const std::string& path) {
   const Error not_a_capture = failed(path + " is not a lockscope capture, or is damaged");
   auto text = decompress(*packed, not_a_capture);
   if (!text) return text.error();
-  const json document = json::parse(*text, nullptr, false);
+  json document = json::parse(*text, nullptr, false);
   if (document.is_discarded()) return not_a_capture;
-  return from_json_document(document, not_a_capture);
+  return from_json_document(std::move(document), not_a_capture);
 }
 
 }  // namespace lockscope

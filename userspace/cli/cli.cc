@@ -37,6 +37,12 @@ void add_target(CLI::App& app, Request& request) {
                  "proportion to time; 0: all of them, always (default 2000)")
       ->type_name("N")
       ->check(CLI::Range(0u, 1000000u));
+  app.add_option("--tiers", request.tiers,
+                 "what to look with: futex (always there), and pthread, every call of a\n"
+                 "process's pthread functions, contended or not (default futex)")
+      ->type_name("LIST")
+      ->delimiter(',')
+      ->check(CLI::IsMember({"futex", "pthread"}));
   app.footer(kTargetHelp);
 }
 
@@ -62,6 +68,11 @@ Status check_target(const Request& request) {
   }
   if (request.seconds && !target.file.empty()) {
     return usage_error("a saved capture has its own duration: -d does not go with a file");
+  }
+  const bool pthread =
+      std::find(request.tiers.begin(), request.tiers.end(), "pthread") != request.tiers.end();
+  if (pthread && (target.all || !target.cgroup.empty())) {
+    return usage_error("the pthread tier is for chosen processes: give -p PID, --comm or -- COMMAND");
   }
   return {};
 }
@@ -126,6 +137,10 @@ int run_cli(int argc, char** argv) {
 
   CLI::App* doctor =
       app.add_subcommand("doctor", "what this kernel and these privileges allow");
+  std::string probes_file;
+  doctor->add_option("--probes", probes_file, "show where uprobes go in a libc or static program")
+      ->type_name("FILE");
+  doctor->add_option("--format", request.format, "of --probes: text or json")->type_name("FORMAT");
 
   try {
     std::vector<std::string> reversed(arguments.rbegin(), arguments.rend());
@@ -145,6 +160,9 @@ int run_cli(int argc, char** argv) {
   }
   set_up_logging(verbose);
 
+  if (doctor->parsed() && doctor->count("--probes") > 0) {
+    return run_doctor_probes(probes_file, request.format);
+  }
   if (doctor->parsed()) return run_doctor();
   if (Status target = check_target(request); !target.ok()) return report_error(target.error());
   Status done;

@@ -1,9 +1,12 @@
 #include "cli/commands.h"
 
+#include <fcntl.h>
+
 #include <fmt/format.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 
 #include "capture/capture_file.h"
@@ -15,6 +18,7 @@
 #include "report/diagnosis_json.h"
 #include "report/diagnosis_text.h"
 #include "report/flame_view.h"
+#include "report/probe_table.h"
 #include "report/tables.h"
 #include "symbolize/debuginfod.h"
 #include "symbolize/symbolize_capture.h"
@@ -52,6 +56,8 @@ Result<SymbolizedCapture> obtain(const Request& request) {
   options.target = request.target;
   options.seconds = request.seconds;
   options.stack_rate = request.stack_rate;
+  options.pthread_tier =
+      std::find(request.tiers.begin(), request.tiers.end(), "pthread") != request.tiers.end();
   options.command_stdout_to_stderr = request.output == "-";
   const bool terminal = ::isatty(STDERR_FILENO) == 1;
   if (terminal) options.progress = show_progress;
@@ -126,6 +132,23 @@ int run_doctor() {
     fmt::print("{:<4} {:<24} {}\n", state, check.what, check.detail);
   }
   return can_record ? 0 : static_cast<int>(Error::Kind::Unsupported);
+}
+
+int run_doctor_probes(const std::string& path, const std::string& format) {
+  const auto fail = [](const Error& error) {
+    fmt::print(stderr, "lockscope: {}\n", error.message);
+    return static_cast<int>(error.kind);
+  };
+  if (!format.empty() && format != "text" && format != "json") {
+    return fail(usage_error("--format of doctor --probes is text or json"));
+  }
+  UniqueFd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  if (!file) return fail(failed("cannot read " + path + ": " + std::strerror(errno)));
+  SandboxedParser parser;
+  const auto plan = parser.probe_plan(file.get());
+  if (!plan) return fail(failed(path + ": " + plan.error().message));
+  fmt::print("{}", format == "json" ? probe_table_json(*plan) : probe_table_text(*plan));
+  return 0;
 }
 
 }  // namespace lockscope

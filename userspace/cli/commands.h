@@ -15,6 +15,7 @@ struct Request {
   Target target;
   std::optional<double> seconds;
   uint32_t stack_rate = kDefaultStackRate;
+  std::vector<std::string> tiers;  ///< "futex", "pthread"; none: the default
   std::string output = "-";
   std::string format;  ///< empty: the command's default
   std::string sort = "wait";
@@ -28,5 +29,7 @@ Status run_flame(const Request& request);
 
 /// Prints what works; returns 0, or 77 when recording can't work here.
 int run_doctor();
+/// Where uprobes would be placed in a file, and why there.
+int run_doctor_probes(const std::string& path, const std::string& format);
 
 }  // namespace lockscope

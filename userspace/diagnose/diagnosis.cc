@@ -45,8 +45,9 @@ Finding unknown(const ShapeContext& context, const Diagnosis& diagnosis) {
       format_ns(static_cast<double>(site.max_wait_ns()))));
   if (site.hold.count > 0) {
     finding.evidence.push_back(fmt::format(
-        "held {} on average after a wait",
-        format_ns(static_cast<double>(site.hold.total_ns) / static_cast<double>(site.hold.count))));
+        "held {} on average{}",
+        format_ns(static_cast<double>(site.hold.total_ns) / static_cast<double>(site.hold.count)),
+        site.which_holds()));
   }
   if (site.in_flight > 0 && site.owner_tid != 0) {
     finding.evidence.push_back(

@@ -5,7 +5,7 @@
 #include <optional>
 #include <string_view>
 
-#include "events.h"
+#include "pthread_tier.h"
 
 namespace lockscope {
 namespace {
@@ -106,10 +106,24 @@ std::optional<Primitive> by_name(const std::vector<Frame>& frames) {
 
 }  // namespace
 
+Primitive primitive_of_object(uint32_t kind) {
+  switch (kind) {
+    case LS_OBJECT_MUTEX: return Primitive::Mutex;
+    case LS_OBJECT_RWLOCK: return Primitive::Rwlock;
+    case LS_OBJECT_COND: return Primitive::Cond;
+    case LS_OBJECT_SEM: return Primitive::Sem;
+    case LS_OBJECT_BARRIER: return Primitive::Barrier;
+    case LS_OBJECT_JOIN: return Primitive::Join;
+    case LS_OBJECT_ONCE: return Primitive::Once;
+    case LS_OBJECT_SPIN: return Primitive::Spin;
+  }
+  return Primitive::Unknown;
+}
+
 const char* to_string(Primitive primitive) {
-  constexpr std::array<const char*, 11> kNamesOut = {"futex", "mutex", "rwlock", "cond",
+  constexpr std::array<const char*, 12> kNamesOut = {"futex", "mutex", "rwlock", "cond",
                                                      "sem",   "barrier", "join", "once",
-                                                     "park",  "runtime-lock", "latch"};
+                                                     "park",  "runtime-lock", "latch", "spin"};
   return kNamesOut[static_cast<size_t>(primitive)];
 }
 
@@ -142,6 +156,7 @@ bool is_lock_wait(Primitive primitive, double self_share) {
     case Primitive::Rwlock:
     case Primitive::Once:
     case Primitive::RuntimeLock:
+    case Primitive::Spin:
       return true;
     case Primitive::Sem:
     case Primitive::Unknown:

@@ -20,7 +20,11 @@ enum class Primitive {
   Park = 8,         ///< a thread parked by its runtime: Go's Ms, Java, Rust's park
   RuntimeLock = 9,  ///< a lock inside a library or runtime: malloc, stdio, Go's
   Latch = 10,       ///< std::latch, std::atomic::wait and their kin
+  Spin = 11,        ///< pthread_spin_lock: waited for without sleeping
 };
+
+/// What an object of pthreads is, enum ls_object_kind.
+Primitive primitive_of_object(uint32_t kind);
 
 /// The JSON name: "mutex", "rwlock", ..., "futex" for Unknown.
 const char* to_string(Primitive primitive);

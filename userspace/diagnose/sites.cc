@@ -7,6 +7,8 @@
 #include <tuple>
 #include <unordered_map>
 
+#include "pthread_tier.h"
+
 namespace lockscope {
 namespace {
 
@@ -41,6 +43,32 @@ std::vector<Primitive> classify_locks(const SymbolizedCapture& symbolized) {
   return primitives;
 }
 
+// Which object of the pthread tier a futex word is in, for those that are in one.
+class ObjectFinder {
+ public:
+  explicit ObjectFinder(const Capture& capture) : objects_(capture.objects) {
+    for (size_t i = 0; i < objects_.size(); i++) {
+      by_address_[{objects_[i].process, objects_[i].address}] = static_cast<Index>(i);
+    }
+  }
+
+  Index find(const Lock& lock) const {
+    auto next = by_address_.upper_bound({lock.process, lock.address});
+    if (next == by_address_.begin()) return kNone;
+    const auto& [key, index] = *std::prev(next);
+    // A join waits for a word deep in the thread's own descriptor.
+    const uint64_t size =
+        objects_[index].kind == LS_OBJECT_JOIN ? kThreadDescriptorBytes : LS_OBJECT_BYTES;
+    return key.first == lock.process && lock.address - key.second < size ? index : kNone;
+  }
+
+ private:
+  static constexpr uint64_t kThreadDescriptorBytes = 2304;  // glibc: sizeof (struct pthread)
+
+  const std::vector<PthreadObject>& objects_;
+  std::map<std::pair<Index, uint64_t>, Index> by_address_;
+};
+
 using SiteKey = std::tuple<bool, uint64_t, uint64_t, uint32_t, Primitive>;
 
 SiteKey site_key(const Lock& lock, Primitive primitive) {
@@ -68,25 +96,49 @@ void sort_shares(std::vector<StackShare>& shares) {
   });
 }
 
-// "g_sessions", "g_server+0x40"; empty for what is no variable.
+// "g_sessions", "g_server+0x40"
+std::string variable_name(const std::string& name, uint64_t offset) {
+  return offset == 0 ? name : fmt::format("{}+{:#x}", name, offset);
+}
+
+// Empty for what is no variable.
 std::string name_object(const Lock& lock, Primitive primitive) {
   if (lock.object.empty()) return {};
   const uint64_t word = word_offset(primitive, lock.address, lock.traits);
-  const uint64_t offset = lock.object_offset - std::min(word, lock.object_offset);
-  return offset == 0 ? lock.object : fmt::format("{}+{:#x}", lock.object, offset);
+  return variable_name(lock.object, lock.object_offset - std::min(word, lock.object_offset));
 }
 
 // "g_sessions", or "mutex in SessionStore::append" after whoever waits most.
 std::string name_site(const Site& site, const SymbolizedCapture& capture,
                       const std::string& object) {
   if (!object.empty()) return object;
-  for (const auto* shares : {&site.waiter_stacks, &site.holder_stacks}) {
+  for (const auto* shares : {&site.waiter_stacks, &site.holder_stacks, &site.hold_stacks}) {
     for (const StackShare& share : *shares) {
       const Frame* frame = calling_frame(frames_of(capture, share.stack));
       if (frame != nullptr) return std::string(to_string(site.primitive)) + " in " + frame->function;
     }
   }
   return to_string(site.primitive);
+}
+
+bool is_held(const PthreadObject& object) {
+  switch (object.kind) {
+    case LS_OBJECT_MUTEX: case LS_OBJECT_RWLOCK: case LS_OBJECT_SPIN:
+      return true;
+    case LS_OBJECT_SEM:
+      return object.hold.count > object.posts + object.taken;
+  }
+  return false;
+}
+
+// Its own holds, in place of those that the futex tier can tell.
+void add_object(Site& site, Index index, const PthreadObject& object) {
+  site.object = index;
+  if (!site.is_lock) return;
+  site.hold.add(object.hold);
+  site.hold.add(object.read_hold);
+  site.hold.count += object.held;
+  site.hold.total_ns += object.held_ns;
 }
 
 void add_lock(Site& site, const Lock& lock) {
@@ -124,7 +176,8 @@ const Frame* calling_frame(const std::vector<Frame>& frames) {
 
 SiteView build_sites(const SymbolizedCapture& symbolized) {
   const Capture& capture = symbolized.capture;
-  const std::vector<Primitive> primitives = classify_locks(symbolized);
+  std::vector<Primitive> primitives = classify_locks(symbolized);
+  const ObjectFinder finder(capture);
   SiteView view;
   view.totals.resize(capture.processes.size());
   view.site_of_lock.assign(capture.locks.size(), kNone);
@@ -132,12 +185,21 @@ SiteView build_sites(const SymbolizedCapture& symbolized) {
   std::map<SiteKey, Index> index;
   for (size_t i = 0; i < capture.locks.size(); i++) {
     const Lock& lock = capture.locks[i];
-    const auto [entry, is_new] =
-        index.emplace(site_key(lock, primitives[i]), static_cast<Index>(view.sites.size()));
+    const Index known = finder.find(lock);
+    SiteKey key = site_key(lock, primitives[i]);
+    uint64_t address = lock.address - word_offset(primitives[i], lock.address, lock.traits);
+    if (known != kNone) {
+      primitives[i] = primitive_of_object(capture.objects[known].kind);
+      address = capture.objects[known].address;
+      key = site_key(lock, primitives[i]);
+      if (!lock.shared && primitives[i] != Primitive::Join) std::get<2>(key) = address;
+    }
+    const auto [entry, is_new] = index.emplace(key, static_cast<Index>(view.sites.size()));
     if (is_new) {
       Site site;
       site.primitive = primitives[i];
-      site.address = lock.address - word_offset(primitives[i], lock.address, lock.traits);
+      site.address = address;
+      site.object = known;
       site.process = lock.process;
       view.sites.push_back(std::move(site));
     }
@@ -146,7 +208,28 @@ SiteView build_sites(const SymbolizedCapture& symbolized) {
   }
   for (Site& site : view.sites) {
     const double releases = static_cast<double>(std::max<uint64_t>(site.waited_releases, 1));
-    site.is_lock = is_lock_wait(site.primitive, static_cast<double>(site.self_releases) / releases);
+    site.is_lock =
+        site.object != kNone && site.primitive != Primitive::Sem
+            ? is_held(capture.objects[site.object])
+            : is_lock_wait(site.primitive, static_cast<double>(site.self_releases) / releases);
+  }
+
+  // What nobody slept for has a site as well.
+  std::vector<Index> site_of_object(capture.objects.size(), kNone);
+  for (size_t i = 0; i < view.sites.size(); i++) {
+    if (view.sites[i].object != kNone) site_of_object[view.sites[i].object] = static_cast<Index>(i);
+  }
+  for (size_t i = 0; i < capture.objects.size(); i++) {
+    const PthreadObject& object = capture.objects[i];
+    if (site_of_object[i] != kNone || !is_held(object)) continue;
+    site_of_object[i] = static_cast<Index>(view.sites.size());
+    Site site;
+    site.primitive = primitive_of_object(object.kind);
+    site.address = object.address;
+    site.process = object.process;
+    site.object = static_cast<Index>(i);
+    site.is_lock = true;
+    view.sites.push_back(std::move(site));
   }
 
   std::vector<std::map<Index, uint64_t>> waiting_processes(view.sites.size());
@@ -168,9 +251,9 @@ SiteView build_sites(const SymbolizedCapture& symbolized) {
     if (row.lock == kNone) continue;
     Site& site = view.sites[view.site_of_lock[row.lock]];
     site.blame_ns += row.blame_ns;
-    site.hold.add(row.hold);
     add_share(site.holder_stacks, row.stack, row.blame_ns, row.count);
-    if (row.hold.count > 0) {
+    if (site.object == kNone) site.hold.add(row.hold);
+    if (site.object == kNone && row.hold.count > 0) {
       add_share(site.hold_stacks, row.stack, row.hold.total_ns, row.hold.count);
     }
     const Index process = process_of(row.stack, row.lock);
@@ -178,7 +261,17 @@ SiteView build_sites(const SymbolizedCapture& symbolized) {
       view.totals[process].blame_ns += static_cast<int64_t>(row.blame_ns);
     }
   }
+  for (size_t i = 0; i < capture.objects.size(); i++) {
+    if (site_of_object[i] == kNone) continue;
+    add_object(view.sites[site_of_object[i]], static_cast<Index>(i), capture.objects[i]);
+  }
+  for (const HoldRow& row : capture.holds) {
+    if (row.object == kNone || site_of_object[row.object] == kNone) continue;
+    Site& site = view.sites[site_of_object[row.object]];
+    if (site.is_lock) add_share(site.hold_stacks, row.stack, row.total_ns, row.count);
+  }
   for (Site& site : view.sites) {
+    if (site.object != kNone) continue;
     // Those that can be told are the long ones, by the way they are told: with
     // more than this share missing, the rest is no sample of them.
     constexpr double kMaxRefused = 0.1;
@@ -201,6 +294,11 @@ SiteView build_sites(const SymbolizedCapture& symbolized) {
   for (size_t i = 0; i < capture.locks.size(); i++) {
     std::string name = name_object(capture.locks[i], primitives[i]);
     if (!name.empty()) objects[view.site_of_lock[i]] = std::move(name);
+  }
+  for (size_t i = 0; i < capture.objects.size(); i++) {
+    const PthreadObject& object = capture.objects[i];
+    if (site_of_object[i] == kNone || object.object.empty()) continue;
+    objects[site_of_object[i]] = variable_name(object.object, object.object_offset);
   }
   for (size_t i = 0; i < view.sites.size(); i++) {
     Site& site = view.sites[i];

@@ -38,7 +38,11 @@ struct Site {
   int64_t unreleased_ns = 0; ///< charged to no release yet
   /// Contended holds; none where too many of them can't be told for sure (a
   /// release with nobody waiting is not seen unless the lock's word tells).
+  /// With `object`: all of them, contended or not, those that last included.
   Durations hold;
+  Index object = kNone;      ///< what the pthread tier saw of it; kNone: nothing
+  /// " after a wait" where only such holds are known, else nothing.
+  const char* which_holds() const { return object == kNone ? " after a wait" : ""; }
   uint64_t refused_holds = 0;
   uint64_t waited_releases = 0;  ///< releases while somebody waited
   uint64_t self_releases = 0;    ///< ... by a thread that had waited here itself

@@ -5,6 +5,7 @@
 
 #include "parse/sandboxed_parser.h"
 #include "probe/futex_probe.h"
+#include "probe/pthread_probe.h"
 #include "probe/tracepoint.h"
 #include "record/mapping_watch.h"
 #include "record/target.h"
@@ -39,6 +40,17 @@ Check check_stacks() {
   return {State::Degraded, "stacks",
           depth + "; perf events are refused, so those in libraries loaded while recording are "
                   "incomplete for the first 0.1 s: see kernel.perf_event_paranoid"};
+}
+
+Check check_pthread_tier(FutexProbe& futex) {
+  const auto probe = PthreadProbe::open(futex, kDefaultStackRate);
+  if (!probe) return {State::Degraded, "pthread tier", probe.error().message};
+  if (probe->fast()) return {State::Ok, "pthread tier", "probes of a process come and go at once"};
+  return {State::Degraded, "pthread tier",
+          futex.variant() == "modern"
+              ? "probes go one after another, up to 0.1 s each: that is faster from Linux 6.6 on"
+              : "glibc's functions only, musl's from Linux 5.15 on; probes go one after another, up "
+                "to 0.1 s each"};
 }
 
 }  // namespace
@@ -80,6 +92,7 @@ std::vector<Check> examine_system() {
                       "exact), and maxima may miss one"});
   }
   if (probe) checks.push_back(check_stacks());
+  if (probe) checks.push_back(check_pthread_tier(*probe));
   if (Status sandbox = SandboxedParser().check(); sandbox.ok()) {
     checks.push_back({State::Ok, "sandbox", "for reading traced programs' files"});
   } else {

@@ -31,6 +31,7 @@ struct Controls {
   volatile __u64* start_ns = nullptr;
   volatile __u64* stop_ns = nullptr;
   volatile __u32* adopt_waits = nullptr;
+  volatile __u32* note_wake_ups = nullptr;
 };
 
 // What one skeleton offers under names that differ by type only.
@@ -39,6 +40,7 @@ struct Loaded {
   bpf_object* object = nullptr;
   Controls controls;
   std::string variant;
+  uint64_t hash_seed = 0;
 };
 
 // Longer than any program runs, for kernels built without membarrier(2) or
@@ -57,7 +59,8 @@ int log_libbpf(libbpf_print_level level, const char* format, va_list arguments) 
 
 template <class Skeleton>
 Result<Loaded> load(Skeleton* skeleton, void (*destroy)(Skeleton*), int (*do_load)(Skeleton*),
-                    const char* variant, const ProbeFilter& filter, uint32_t stack_rate) {
+                    const char* variant, const ProbeFilter& filter, uint32_t stack_rate,
+                    uint32_t pthread_threads) {
   if (skeleton == nullptr) {
     return unsupported(std::string("cannot open the BPF programs: ") + std::strerror(errno));
   }
@@ -78,24 +81,26 @@ Result<Loaded> load(Skeleton* skeleton, void (*destroy)(Skeleton*), int (*do_loa
   std::strncpy(const_cast<char*>(skeleton->rodata->ls_filter_comm), filter.comm.c_str(),
                sizeof skeleton->rodata->ls_filter_comm - 1);
   skeleton->bss->ls_stop_ns = 0;
+  loaded.hash_seed = skeleton->rodata->ls_hash_seed;
+  bpf_map__set_max_entries(skeleton->maps.pthreads, pthread_threads);
   const int error = do_load(skeleton);
   if (error != 0) {
     return unsupported(std::string("cannot load the BPF programs: ") + std::strerror(-error));
   }
   loaded.object = skeleton->obj;
   loaded.controls = {&skeleton->bss->ls_start_ns, &skeleton->bss->ls_stop_ns,
-                     &skeleton->bss->ls_adopt_waits};
+                     &skeleton->bss->ls_adopt_waits, &skeleton->bss->ls_note_wake_ups};
   loaded.variant = variant;
   return loaded;
 }
 
-Result<Loaded> load_best(const ProbeFilter& filter, uint32_t stack_rate) {
+Result<Loaded> load_best(const ProbeFilter& filter, uint32_t stack_rate, uint32_t pthread_threads) {
   auto modern = load(futex_modern__open(), futex_modern__destroy, futex_modern__load, "modern",
-                     filter, stack_rate);
+                     filter, stack_rate, pthread_threads);
   if (modern) return modern;
   spdlog::debug("the modern programs don't load here, trying those for older kernels");
   return load(futex_compat__open(), futex_compat__destroy, futex_compat__load, "compat", filter,
-              stack_rate);
+              stack_rate, pthread_threads);
 }
 
 Status check_kernel() {
@@ -178,12 +183,13 @@ uint64_t monotonic_ns() {
   return ns & ~static_cast<uint64_t>(LS_TICK_NS - 1);
 }
 
-Result<FutexProbe> FutexProbe::open(const ProbeFilter& filter, uint32_t stack_rate) {
+Result<FutexProbe> FutexProbe::open(const ProbeFilter& filter, uint32_t stack_rate,
+                                    uint32_t pthread_threads) {
   libbpf_set_print(log_libbpf);
   if (Status kernel = check_kernel(); !kernel.ok()) return kernel.error();
   auto tracefs = Tracefs::open();
   if (!tracefs) return tracefs.error();
-  auto loaded = load_best(filter, stack_rate);
+  auto loaded = load_best(filter, stack_rate, pthread_threads);
   if (!loaded) return loaded.error();
 
   auto state = std::make_unique<State>();
@@ -222,6 +228,10 @@ Result<FutexProbe> FutexProbe::open(const ProbeFilter& filter, uint32_t stack_ra
 const FutexMaps& FutexProbe::maps() const { return state_->maps; }
 const UnwindMaps& FutexProbe::unwind_maps() const { return state_->unwind_maps; }
 const std::string& FutexProbe::variant() const { return state_->loaded.variant; }
+
+bpf_object* FutexProbe::object() const { return state_->loaded.object; }
+uint64_t FutexProbe::hash_seed() const { return state_->loaded.hash_seed; }
+void FutexProbe::note_wake_ups(bool on) { *state_->loaded.controls.note_wake_ups = on; }
 
 uint64_t FutexProbe::start() {
   const uint64_t now = monotonic_ns();

@@ -51,8 +51,10 @@ class FutexProbe {
   /// attaches it; nothing is recorded until start(). Errors: Unsupported, with
   /// what is missing and what to do. Above `stack_rate` stacks a second and CPU
   /// they are taken for a sample (bpf/sampling.h); 0: all of them.
+  /// `pthread_threads`: threads that the pthread tier is to have room for.
   static Result<FutexProbe> open(const ProbeFilter& filter,
-                                 uint32_t stack_rate = kDefaultStackRate);
+                                 uint32_t stack_rate = kDefaultStackRate,
+                                 uint32_t pthread_threads = 1);
 
   FutexProbe(FutexProbe&&) noexcept;
   FutexProbe& operator=(FutexProbe&&) noexcept;
@@ -74,6 +76,13 @@ class FutexProbe {
 
   /// The target's threads that sleep in a futex call now, with registers.
   Result<std::vector<ls_blocked>> blocked_threads() const;
+
+  /// For programs of other tiers, which share maps, by name, and the seed with
+  /// which their keys are hashed.
+  bpf_object* object() const;
+  uint64_t hash_seed() const;
+  /// Whether ends of sleeps are told to the pthread tier's threads.
+  void note_wake_ups(bool on);
 
   /// CPU time spent in the programs while the kernel kept run-time statistics
   /// (BPF_ENABLE_STATS), in ns since they were loaded.

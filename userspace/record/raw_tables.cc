@@ -33,16 +33,18 @@ Status read_table(int map, RawTables::Table<Key, Row>& table) {
   return {};
 }
 
-Status read_counters(int map, std::array<uint64_t, LS_COUNTERS>& counters) {
+// Summed up over the CPUs.
+template <class Cpu, size_t N>
+Status read_counters(int map, std::array<uint64_t, N>& counters) {
   const int cpus = libbpf_num_possible_cpus();
   if (cpus <= 0) return failed("cannot tell the number of CPUs");
-  std::vector<ls_cpu> values(static_cast<size_t>(cpus));
+  std::vector<Cpu> values(static_cast<size_t>(cpus));
   const __u32 zero = 0;
   if (bpf_map_lookup_elem(map, &zero, values.data()) != 0) {
     return failed(std::string("cannot read the counters: ") + std::strerror(errno));
   }
-  for (const ls_cpu& cpu : values) {
-    for (size_t i = 0; i < LS_COUNTERS; i++) counters[i] += cpu.counters[i];
+  for (const Cpu& cpu : values) {
+    for (size_t i = 0; i < N; i++) counters[i] += cpu.counters[i];
   }
   return {};
 }
@@ -61,10 +63,20 @@ Result<RawTables> read_tables(const FutexMaps& maps) {
        {read_table(maps.threads, tables.threads), read_table(maps.locks, tables.locks),
         read_table(maps.waits, tables.waits), read_table(maps.releases, tables.releases),
         read_table(maps.pairs, tables.pairs), read_table(maps.stacks, tables.stacks),
-        read_counters(maps.cpus, tables.counters)}) {
+        read_counters<ls_cpu>(maps.cpus, tables.counters)}) {
     if (!status.ok()) return status.error();
   }
   return tables;
+}
+
+Status read_pthread_tables(const PthreadMaps& maps, RawTables& tables) {
+  for (const Status& status :
+       {read_table(maps.threads, tables.pthreads), read_table(maps.objects, tables.objects),
+        read_table(maps.hold_rows, tables.hold_rows), read_table(maps.orders, tables.orders),
+        read_counters<ls_pthread_cpu>(maps.cpus, tables.pthread_counters)}) {
+    if (!status.ok()) return status;
+  }
+  return {};
 }
 
 }  // namespace lockscope

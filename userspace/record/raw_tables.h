@@ -10,6 +10,7 @@
 #include "capture/capture.h"
 #include "events.h"
 #include "probe/futex_probe.h"
+#include "probe/pthread_probe.h"
 
 namespace lockscope {
 
@@ -27,6 +28,13 @@ struct RawTables {
   Table<ls_stack_key, ls_frames> stacks;
   std::array<uint64_t, LS_COUNTERS> counters{};
 
+  /// Of the pthread tier, if it was there.
+  Table<uint32_t, ls_pthread> pthreads;
+  Table<ls_object_key, ls_object> objects;
+  Table<ls_hold_key, ls_hold_row> hold_rows;
+  Table<ls_order_key, ls_order_row> orders;
+  std::array<uint64_t, LS_PTHREAD_COUNTERS> pthread_counters{};
+
   uint64_t start_ns = 0;  ///< CLOCK_MONOTONIC
   uint64_t stop_ns = 0;
 
@@ -43,5 +51,8 @@ Result<RawTables::Table<uint32_t, ls_thread>> read_threads(const FutexMaps& maps
 
 /// Reads all tables of a stopped probe.
 Result<RawTables> read_tables(const FutexMaps& maps);
+
+/// Reads those of the pthread tier into `tables`.
+Status read_pthread_tables(const PthreadMaps& maps, RawTables& tables);
 
 }  // namespace lockscope

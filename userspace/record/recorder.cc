@@ -25,6 +25,7 @@
 
 #include "aggregate/aggregate.h"
 #include "record/mapping_watch.h"
+#include "record/pthread_tier.h"
 #include "record/process_info.h"
 #include "unwind/process_tables.h"
 #include "unwind/user_walker.h"
@@ -161,8 +162,10 @@ std::vector<UniqueFd> watch_processes(const std::vector<pid_t>& pids) {
 // and keeps their names, symbols and unwind tables.
 class Attendant {
  public:
-  Attendant(const FutexProbe& probe, FileParser& parser, Symbolizer& symbolizer)
-      : processes_(parser, symbolizer),
+  Attendant(const FutexProbe& probe, FileParser& parser, Symbolizer& symbolizer,
+            PthreadTier* pthread_tier)
+      : pthread_tier_(pthread_tier),
+        processes_(parser, symbolizer),
         memory_(probe.unwind_maps()),
         tables_(memory_, [&parser](int fd) { return parser.unwind_table(fd); }),
         notices_(ring_buffer__new(probe.maps().notices, on_notice, this, nullptr),
@@ -174,6 +177,7 @@ class Attendant {
 
   void serve() {
     ring_buffer__consume(notices_.get());
+    if (pthread_tier_) pthread_tier_->serve();
     serve_tables();
     // Names of what is loaded have more time, but not for ever: it may go again.
     const uint64_t now = monotonic_ns();
@@ -219,11 +223,14 @@ class Attendant {
     auto& attendant = *static_cast<Attendant*>(self);
     const auto& notice = *static_cast<const ls_notice*>(data);
     // Tables first: stacks are being taken already, names have time.
-    attendant.expect(static_cast<pid_t>(LS_PROCESS_TGID(notice.process)));
+    const auto pid = static_cast<pid_t>(LS_PROCESS_TGID(notice.process));
+    if (attendant.pthread_tier_) attendant.pthread_tier_->want(pid);
+    attendant.expect(pid);
     attendant.processes_.meet(notice.process, [&attendant] { attendant.serve_tables(); });
     return 0;
   }
 
+  PthreadTier* pthread_tier_;
   ProcessTable processes_;
   MappingWatch mappings_;
   std::set<pid_t> mapped_;  // code, since their names were last refreshed
@@ -391,10 +398,17 @@ Result<Capture> record(const RecordOptions& options, SandboxedParser& parser,
   UniqueFd cgroup;
   auto filter = make_filter(options.target, command ? command->pid() : -1, cgroup);
   if (!filter) return filter.error();
-  auto probe = FutexProbe::open(*filter, options.stack_rate);
+  auto probe = FutexProbe::open(*filter, options.stack_rate,
+                                options.pthread_tier ? kPthreadThreads : 1);
   if (!probe) return probe.error();
 
-  Attendant attendant(*probe, parser, symbolizer);
+  std::optional<PthreadTier> pthread_tier;
+  if (options.pthread_tier) {
+    auto opened = PthreadTier::open(*probe, parser, options.stack_rate);
+    if (!opened) return opened.error();
+    pthread_tier.emplace(std::move(*opened));
+  }
+  Attendant attendant(*probe, parser, symbolizer, pthread_tier ? &*pthread_tier : nullptr);
   if (!attendant.ok()) return failed("cannot read from the BPF programs");
   const bool by_pid = filter->kind == LS_FILTER_TGIDS;
   std::vector<UniqueFd> watched =
@@ -410,22 +424,41 @@ Result<Capture> record(const RecordOptions& options, SandboxedParser& parser,
   const int64_t start_unix_ns = unix_ns();
   ProgramCost cost(*probe);
   const uint64_t start_ns = probe->start();
+  if (pthread_tier) {
+    pthread_tier->begin();
+    if (command) {
+      pthread_tier->expect(command->pid());
+    } else {
+      for (const pid_t pid : filter->pids) pthread_tier->want(pid);
+    }
+    pthread_tier->serve();
+  }
   if (command) {
     if (Status released = command->release(); !released.ok()) return released.error();
   }
   if (filter->kind == LS_FILTER_COMM) {
     for (const pid_t pid : processes_named(filter->comm)) attendant.expect(pid);
+    if (pthread_tier) {
+      for (const pid_t pid : processes_named(filter->comm)) pthread_tier->want(pid);
+      pthread_tier->serve();
+    }
   }
   // Scripts wait for this line before they begin what is to be seen.
   spdlog::info("recording {}", options.target.describe());
   run_until_over(options, seconds, start_ns, std::move(watched), attendant, cost);
   const std::map<uint32_t, Sleeper> sleepers = find_sleepers(*probe, attendant);
+  if (pthread_tier) pthread_tier->end();
   const uint64_t stop_ns = probe->stop();
   attendant.serve();
   const double program_seconds = cost.seconds(stop_ns - start_ns);
 
   auto tables = read_tables(probe->maps());
   if (!tables) return tables.error();
+  if (pthread_tier) {
+    if (Status read = read_pthread_tables(pthread_tier->maps(), *tables); !read.ok()) {
+      return read.error();
+    }
+  }
   tables->start_ns = start_ns;
   tables->stop_ns = stop_ns;
   find_owners(*tables);
@@ -440,6 +473,7 @@ Result<Capture> record(const RecordOptions& options, SandboxedParser& parser,
   capture.target = options.target.describe();
   capture.start_unix_ns = start_unix_ns;
   capture.tiers = {"futex"};
+  if (pthread_tier) capture.tiers.push_back("pthread");
   const double wall = static_cast<double>(stop_ns - start_ns) * 1e-9;
   const double cpus = static_cast<double>(std::max(1L, ::sysconf(_SC_NPROCESSORS_ONLN)));
   if (wall > 0) {

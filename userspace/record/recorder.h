@@ -19,6 +19,8 @@ struct RecordOptions {
   std::optional<double> seconds;
   /// Stacks a second and CPU above which they are sampled; 0: all are taken.
   uint32_t stack_rate = kDefaultStackRate;
+  /// Whether uprobes are placed in the target's libc: every acquisition is seen.
+  bool pthread_tier = false;
   /// The command's output goes to stderr: stdout is for the report.
   bool command_stdout_to_stderr = false;
   /// Called about five times a second with the time recorded so far, in s.

@@ -39,7 +39,7 @@ json finding_json(const Diagnosis& diagnosis, const Finding& finding) {
   wait["max_ns"] = site.max_wait_ns();
   wait["in_flight"] = site.in_flight;
   wait["timeouts"] = site.timeouts;
-  json hold = durations_json(site.hold);
+  json hold = hold_json(diagnosis, site);
   // Split by the holder tier, which has not looked.
   hold["running_ns"] = nullptr;
   hold["runnable_ns"] = nullptr;
@@ -109,6 +109,18 @@ json durations_json(const Durations& durations) {
           {"p50_ns", durations.histogram.percentile(0.5, durations.max_ns)},
           {"p99_ns", durations.histogram.percentile(0.99, durations.max_ns)},
           {"max_ns", durations.max_ns}};
+}
+
+json hold_json(const Diagnosis& diagnosis, const Site& site) {
+  json hold = durations_json(site.hold);
+  hold["source"] = site.object != kNone ? "pthread" : site.hold.count > 0 ? json("futex") : json(nullptr);
+  if (site.object == kNone) return hold;
+  const PthreadObject& object = diagnosis.capture.capture.objects[site.object];
+  hold["contended"] = object.contended;
+  hold["in_flight"] = object.held;
+  hold["failed"] = object.failed;
+  hold["before_capture"] = object.before;
+  return hold;
 }
 
 json frames_json(const Diagnosis& diagnosis, Index stack) {

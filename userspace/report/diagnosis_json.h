@@ -16,6 +16,8 @@ nlohmann::json processes_json(const Diagnosis& diagnosis);
 
 /// {"count", "total_ns", "p50_ns", "p99_ns", "max_ns"}
 nlohmann::json durations_json(const Durations& durations);
+/// Those of a site, and by which tier they are known.
+nlohmann::json hold_json(const Diagnosis& diagnosis, const Site& site);
 
 /// A stack's frames, innermost first; empty for kNone.
 nlohmann::json frames_json(const Diagnosis& diagnosis, Index stack);

@@ -215,7 +215,7 @@ std::string tables_json(const Diagnosis& diagnosis, SortKey key) {
                                  {"pid", pid_of(site.process)},
                                  {"wait_ns", site.wait_ns()},
                                  {"wait", std::move(wait)},
-                                 {"hold", durations_json(site.hold)},
+                                 {"hold", hold_json(diagnosis, site)},
                                  {"blame_ns", site.blame_ns},
                                  {"unreleased_ns", site.unreleased_ns},
                                  {"waiters", site.waiters},

@@ -23,19 +23,20 @@ std::vector<CodeAddress> code_of(const Stack& stack, const Capture& capture) {
 }
 
 // After the stacks: debug files that these brought name variables as well.
-void name_objects(Capture& capture, Symbolizer& symbolizer) {
-  std::map<Index, std::vector<Lock*>> of_process;
-  for (Lock& lock : capture.locks) {
-    if (lock.process != kNone) of_process[lock.process].push_back(&lock);
+template <class Thing>
+void name_variables(std::vector<Thing>& things, const Capture& capture, Symbolizer& symbolizer) {
+  std::map<Index, std::vector<Thing*>> of_process;
+  for (Thing& thing : things) {
+    if (thing.process != kNone) of_process[thing.process].push_back(&thing);
   }
-  for (const auto& [index, locks] : of_process) {
+  for (const auto& [index, here] : of_process) {
     const Process& process = capture.processes[index];
     std::vector<uint64_t> addresses;
-    for (const Lock* lock : locks) addresses.push_back(lock->address);
+    for (const Thing* thing : here) addresses.push_back(thing->address);
     auto objects = symbolizer.find_objects(process.pid, process.mappings, addresses);
-    for (size_t i = 0; i < locks.size(); ++i) {
-      locks[i]->object = std::move(objects[i].name);
-      locks[i]->object_offset = objects[i].offset;
+    for (size_t i = 0; i < here.size(); ++i) {
+      here[i]->object = std::move(objects[i].name);
+      here[i]->object_offset = objects[i].offset;
     }
   }
 }
@@ -61,7 +62,8 @@ SymbolizedCapture symbolize(Capture capture, Symbolizer& symbolizer) {
       }
     }
   }
-  name_objects(capture, symbolizer);
+  name_variables(capture.locks, capture, symbolizer);
+  name_variables(capture.objects, capture, symbolizer);
   named.capture = std::move(capture);
   return named;
 }

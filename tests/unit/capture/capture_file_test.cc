@@ -106,6 +106,17 @@ SymbolizedCapture full_capture() {
   release.hold = numbered(200);
   capture.releases = {release, ReleaseRow{}};
   capture.pairs = {{1, 2, 0, 38, 39}, PairRow{}};
+  PthreadObject object;
+  object.process = 1;
+  object.address = 0x7f0000002000;
+  object.kind = 1;
+  object.hold.count = 40;
+  object.hold.total_ns = 41;
+  object.contended = 42;
+  object.object = "g_lock";
+  capture.objects = {object, PthreadObject{}};
+  capture.holds = {{0, 1, 43, 44}, HoldRow{}};
+  capture.orders = {{0, 1, 2, 45, 46}, OrderRow{}};
 
   const Frame plain{"main", "main.cc", 12, "app", false};
   Frame inlined = plain;
@@ -215,6 +226,26 @@ void expect_same(const Capture& a, const Capture& b) {
     EXPECT_EQ(p.count, q.count);
     EXPECT_EQ(p.blame_ns, q.blame_ns);
     expect_same(p.hold, q.hold);
+  }
+  ASSERT_EQ(a.objects.size(), b.objects.size());
+  for (size_t i = 0; i < a.objects.size(); i++) {
+    const PthreadObject &p = a.objects[i], &q = b.objects[i];
+    EXPECT_EQ(std::tie(p.process, p.address, p.kind, p.hold.count, p.hold.total_ns, p.contended,
+                       p.object),
+              std::tie(q.process, q.address, q.kind, q.hold.count, q.hold.total_ns, q.contended,
+                       q.object));
+  }
+  ASSERT_EQ(a.holds.size(), b.holds.size());
+  for (size_t i = 0; i < a.holds.size(); i++) {
+    const HoldRow &p = a.holds[i], &q = b.holds[i];
+    EXPECT_EQ(std::tie(p.object, p.stack, p.count, p.total_ns),
+              std::tie(q.object, q.stack, q.count, q.total_ns));
+  }
+  ASSERT_EQ(a.orders.size(), b.orders.size());
+  for (size_t i = 0; i < a.orders.size(); i++) {
+    const OrderRow &p = a.orders[i], &q = b.orders[i];
+    EXPECT_EQ(std::tie(p.held, p.wanted, p.stack, p.count, p.tid),
+              std::tie(q.held, q.wanted, q.stack, q.count, q.tid));
   }
   ASSERT_EQ(a.pairs.size(), b.pairs.size());
   for (size_t i = 0; i < a.pairs.size(); i++) {
@@ -358,6 +389,9 @@ TEST_F(CaptureFile, IndicesOutOfRange) {
       {"/capture/releases/0/lock", 2},   {"/capture/releases/0/stack", 3},
       {"/capture/pairs/0/lock", 2},      {"/capture/pairs/0/waiter", 3},
       {"/capture/pairs/0/waker", 3},     {"/stack_frames/0/0", 6},
+      {"/capture/objects/0/process", 2}, {"/capture/holds/0/object", 2},
+      {"/capture/holds/0/stack", 3},     {"/capture/orders/0/held", 2},
+      {"/capture/orders/0/wanted", 2},   {"/capture/orders/0/stack", 3},
   };
   for (const auto& [where, beyond] : kBad) {
     const json::json_pointer at(where);
@@ -369,6 +403,13 @@ TEST_F(CaptureFile, IndicesOutOfRange) {
   for (const char* where : {"/capture/locks/0/process", "/capture/pairs/0/waker"}) {
     EXPECT_TRUE(loads_with([&](json& d) { d[json::json_pointer(where)] = kNone; })) << where;
   }
+}
+
+TEST_F(CaptureFile, OfBeforeThereWasAPthreadTier) {
+  EXPECT_TRUE(loads_with([](json& d) {
+    for (const char* table : {"objects", "holds", "orders"}) d["capture"].erase(table);
+  }));
+  EXPECT_FALSE(loads_with([](json& d) { d["capture"] = 3; }));
 }
 
 TEST_F(CaptureFile, StacksAndTheirFramesGoTogether) {

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "../capture/capture_builder.h"
+#include "pthread_tier.h"
 
 namespace lockscope {
 namespace {
@@ -358,6 +359,47 @@ TEST_F(Sites, CallingFrame) {
   const std::vector<Frame> libraries = {{"start_thread", "", 0, "libc.so.6", false},
                                         {"pthread_mutex_lock", "", 0, "app", false}};
   EXPECT_EQ(calling_frame(libraries), nullptr);
+}
+
+TEST_F(Sites, ObjectsOfThePthreadTierSayWhatTheirWordsAre) {
+  // Waited for by a stack without names, 8 bytes into a rwlock.
+  const Index nameless = made_.stack(app_, {"", "main"});
+  made_.lock(app_, kObject + 8, LS_TRAIT_VAL_3);
+  made_.waits(0, nameless, 1, 1000);
+  PthreadObject rwlock;
+  rwlock.process = app_;
+  rwlock.address = kObject;
+  rwlock.kind = LS_OBJECT_RWLOCK;
+  rwlock.hold.count = 5;
+  rwlock.hold.total_ns = 500;
+  rwlock.read_hold.count = 7;
+  rwlock.read_hold.total_ns = 70;
+  rwlock.held = 1;
+  rwlock.held_ns = 9;
+  PthreadObject idle = rwlock;
+  idle.address = kObject + 0x1000;
+  idle.kind = LS_OBJECT_SPIN;
+  idle.object = "g_spin";
+  idle.object_offset = 16;
+  PthreadObject cond = rwlock;
+  cond.address = kObject + 0x2000;
+  cond.kind = LS_OBJECT_COND;
+  made_.capture().objects = {rwlock, idle, cond};
+  made_.capture().holds = {{0, unlock_, 12, 570}, {1, unlock_, 12, 570}};
+
+  const SiteView view = this->view();
+  ASSERT_EQ(view.sites.size(), 2u) << "nobody waited for the condition: no site";
+  EXPECT_EQ(view.sites[0].primitive, Primitive::Rwlock);
+  EXPECT_EQ(view.sites[0].address, kObject);
+  EXPECT_TRUE(view.sites[0].is_lock);
+  EXPECT_EQ(view.sites[0].wait_ns(), 1000u);
+  EXPECT_EQ(view.sites[0].hold.count, 13u);
+  EXPECT_EQ(view.sites[0].hold.total_ns, 579u);
+  ASSERT_EQ(view.sites[0].hold_stacks.size(), 1u);
+  EXPECT_EQ(view.sites[0].hold_stacks[0].count, 12u);
+  EXPECT_EQ(view.sites[1].primitive, Primitive::Spin);
+  EXPECT_EQ(view.sites[1].name, "g_spin+0x10");
+  EXPECT_EQ(view.sites[1].wait_ns(), 0u);
 }
 
 }  // namespace

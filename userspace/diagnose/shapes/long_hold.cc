@@ -35,9 +35,9 @@ std::optional<Finding> detect_long_hold(const ShapeContext& context) {
   finding.verdict = Verdict::Bug;
   finding.confidence = mean >= 10 * kLongHoldNs ? 0.85 : 0.75;
   finding.evidence.push_back(fmt::format(
-      "held {} on average (at most {}), {} times after a wait",
+      "held {} on average (at most {}), {} times{}",
       format_ns(mean), format_ns(static_cast<double>(site.hold.max_ns)),
-      format_count(site.hold.count)));
+      format_count(site.hold.count), site.which_holds()));
   finding.evidence.push_back(fmt::format(
       "{} of waiting in {:.1f} s by {} threads, {} at worst", format_ns(static_cast<double>(site.wait_ns())),
       context.seconds(), site.waiters, format_ns(static_cast<double>(site.max_wait_ns()))));

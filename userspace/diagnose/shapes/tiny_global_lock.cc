@@ -52,9 +52,9 @@ std::optional<Finding> detect_tiny_global_lock(const ShapeContext& context) {
   finding.confidence = std::min(0.9, 0.6 + 0.15 * (1 - hold_p50 / kTinyHoldNs) +
                                          0.05 * std::min<uint32_t>(site.waiters, 4));
   finding.evidence.push_back(fmt::format(
-      "held {} at the median after a wait, yet waited for {} times a second, {} each time on "
+      "held {} at the median{}, yet waited for {} times a second, {} each time on "
       "average, by {} threads",
-      format_ns(hold_p50), format_count(static_cast<uint64_t>(per_second)),
+      format_ns(hold_p50), site.which_holds(), format_count(static_cast<uint64_t>(per_second)),
       format_ns(static_cast<double>(site.wait.total_ns) /
                 static_cast<double>(std::max<uint64_t>(site.wait.count, 1))),
       site.waiters));

@@ -1,0 +1,41 @@
+/* Threads of the pthread tier: what each has acquired. Shared with the futex
+ * tier, which knows when a sleep ended. */
+#pragma once
+
+#include "maps.bpf.h"
+#include "pthread_tier.h"
+
+/* Made as large as LS_PTHREADS only if the tier is wanted (pthread_probe.cc). */
+LS_HASH(pthreads, __u32, struct ls_pthread, 1);
+
+/* While the pthread tier's probes are placed. */
+volatile __u32 ls_note_wake_ups = 0;
+
+static __always_inline int is_word_of(__u64 word, __u64 object)
+{
+	return object && word - object < LS_OBJECT_BYTES;
+}
+
+/* The current thread's sleep on a futex word has ended. If it slept for the
+ * object that it asked for last, this is when it has it; or it will sleep again.
+ * After a condition it may have to sleep for the mutex as well. */
+static __noinline __attribute__((unused)) int note_wake_up(__u32 tid, __u64 word, __u64 now,
+								   int slept)
+{
+	struct ls_pthread *thread = bpf_map_lookup_elem(&pthreads, &tid);
+
+	if (!thread || (!is_word_of(word, thread->pending) && !is_word_of(word, thread->pending_cond)))
+		return 0;
+	for (int i = 0; i < LS_MAX_ACQUIRED; i++) {
+		struct ls_acquired *held = &thread->held[i];
+
+		if (i >= thread->n)
+			break;
+		if (held->address != thread->pending)
+			continue;
+		held->since_ns = now;
+		if (slept && is_word_of(word, thread->pending))
+			held->flags |= LS_ACQUIRED_SLEPT;
+	}
+	return 0;
+}

@@ -1,0 +1,61 @@
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <map>
+#include <memory>
+
+#include "base/result.h"
+#include "parse/file_parser.h"
+#include "probe/futex_probe.h"
+#include "pthread_tier.h"
+
+namespace lockscope {
+
+/// Descriptors of the maps that user space reads. Owned by the probe.
+struct PthreadMaps {
+  int threads = -1;
+  int objects = -1;
+  int hold_rows = -1;
+  int orders = -1;
+  int cpus = -1;
+};
+
+/// Threads that the pthread tier has room for.
+inline constexpr uint32_t kPthreadThreads = 4096;
+
+/// The pthread tier in the kernel: uprobes at libc's functions in chosen processes.
+/// Works on a futex probe, which must outlive it, and tells it when sleeps end.
+class PthreadProbe {
+ public:
+  /// Loads the programs; places no probe. Errors: Unsupported.
+  static Result<PthreadProbe> open(FutexProbe& futex, uint32_t stack_rate);
+
+  PthreadProbe(PthreadProbe&&) noexcept;
+  ~PthreadProbe();
+
+  const PthreadMaps& maps() const;
+  /// Whether one link holds all probes of a process, so that they can come and go.
+  bool fast() const;
+
+  /// Places probes in a process. Ok and false if it has no libc yet. Errors: Failed,
+  /// with what about its libc is the matter.
+  /// The libc is looked for in process `model`: for one that has yet to load its own,
+  /// in another that is likely to have the same.
+  Result<bool> attach(pid_t pid, pid_t model, FileParser& parser);
+  /// Takes away all probes.
+  void detach();
+
+  /// From now on, events count; what threads hold is not known.
+  uint64_t begin_slice();
+  /// Events do not count any more.
+  uint64_t end_slice();
+
+ private:
+  struct State;
+  explicit PthreadProbe(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace lockscope
