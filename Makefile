@@ -69,6 +69,10 @@ $(BUILD)/workloads/%: tests/workloads/%.cc $(wildcard tests/workloads/*.h)
 	@mkdir -p $(@D)
 	$(Q)$(CXX) -std=c++20 -O2 -g -Wall -fno-omit-frame-pointer -pthread $< -o $@
 
+$(BUILD)/attach-rounds: $(BUILD)/tests/bpf/pthread/attach_rounds.o $(BUILD)/liblockscope.a
+	$(call say,LINK,$@)
+	$(Q)$(CXX) $(CXXFLAGS) $^ $(LDFLAGS) $(LDLIBS) -o $@
+
 # The fuzz targets, one a file, with what they read from user space: see tests/fuzz/run.sh.
 FUZZ_CXX ?= clang++-14
 FUZZ_FLAGS := -std=c++20 -O1 -gline-tables-only -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
@@ -107,7 +111,7 @@ demo: setup
 
 # Everything that CI runs. The order is by what is quickest to tell that something is wrong.
 test: setup-tests
-	$(Q)$(MAKE) --no-print-directory -j$$(nproc) $(BUILD)/lockscope $(BUILD)/unit-tests workloads
+	$(Q)$(MAKE) --no-print-directory -j$$(nproc) $(BUILD)/lockscope $(BUILD)/unit-tests $(BUILD)/attach-rounds workloads
 	$(Q)$(MAKE) --no-print-directory test-unit
 	$(Q)$(MAKE) --no-print-directory -j$$(nproc) test-fuzz
 	$(Q)$(MAKE) --no-print-directory test-unwind
@@ -125,7 +129,7 @@ fuzz: setup-tests
 	$(Q)tests/fuzz/run.sh $(FUZZ_SECONDS) $(BUILD)
 
 # Real programs under the real kernel; installs the servers that it starts.
-test-e2e: $(BUILD)/lockscope workloads
+test-e2e: $(BUILD)/lockscope $(BUILD)/attach-rounds workloads
 	$(Q)scripts/install-real-programs.sh servers
 	$(Q)$(PYTHON) -m pytest -q -rs tests/e2e
 

@@ -8,7 +8,7 @@ import time
 import jsonschema
 import pytest
 
-from conftest import ROOT, Attached, run, workload
+from conftest import BUILD, ROOT, Attached, run, workload
 
 # The probes themselves stand in the holds, with 0.6 us, or 11 at an instruction that has
 # to be stepped over, of holds of 0.5 ms.
@@ -223,14 +223,37 @@ def test_attach_in_mid_flight_invents_nothing(tmp_path):
     lock = lock_at(report, own["lock_address"])
     mean = lock["hold"]["total_ns"] / lock["hold"]["count"]
     assert mean == pytest.approx(own["all_hold_ns"] / own["acquisitions"], rel=0.03)
-    assert lock["hold"]["before_capture"] <= 1
+    # One thread may have had it then, and the other one slept for it.
+    assert lock["hold"]["before_capture"] <= 2
     # What is held for 2 of every 2 ms and a bit can't be held longer than we looked.
     assert lock["hold"]["total_ns"] <= report["capture"]["duration_s"] * 1e9 * 1.001
     assert lock["hold"]["in_flight"] <= 1
 
 
+def test_probes_come_and_go(tmp_path):
+    """While threads hammer a lock; their sums stay right, and nothing stays behind."""
+    ready, go = tmp_path / "ready", tmp_path / "go"
+    process = subprocess.Popen(workload("lock_loop", threads=3, seconds=20, ready_file=ready,
+                                        go_file=go), stdout=subprocess.PIPE, text=True)
+    while not ready.exists():
+        time.sleep(0.01)
+    go.touch()
+    done = subprocess.run([BUILD / "attach-rounds", "100", str(process.pid)], capture_output=True,
+                          text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    left = json.loads(done.stdout)
+    assert left["rounds"] == 100 and left["hits"] > 100
+    assert left["hits_after"] == 0
+    assert left["files"] == 0 and left["links"] == 0
+    # A leaked table or file of symbols would be tens of MB.
+    assert left["resident_kb"] < 4096
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, "a count was lost, or it crashed"
+    assert json.loads(out)["pairs"] > 0
+
+
 def test_nothing_stays_behind(tmp_path):
-    """Probes come and go while the program hammers its lock; it counts right, all along."""
+    """The loop is as quick as ever when they are gone."""
     process = subprocess.Popen(workload("lock_loop", seconds=8), stdout=subprocess.PIPE, text=True)
     text = f"/proc/{process.pid}/maps"
     for _ in range(4):

@@ -13,7 +13,6 @@ Result<PthreadTier> PthreadTier::open(FutexProbe& futex, FileParser& parser, uin
 
 void PthreadTier::end() {
   probe_.end_slice();
-  probe_.detach();
   wanted_.clear();
 }
 

@@ -21,8 +21,10 @@ class PthreadTier {
   const PthreadMaps& maps() const { return probe_.maps(); }
 
   void begin() { probe_.begin_slice(); }
-  /// Events do not count any more, and all probes go.
+  /// Events do not count any more; probes are there still.
   void end();
+  /// All probes go, which may take seconds on kernels before 6.6.
+  void detach() { probe_.detach(); }
 
   /// Probes are to be in a process that has yet to become its program: in a libc like
   /// our own, from its first call on.

@@ -449,6 +449,7 @@ Result<Capture> record(const RecordOptions& options, SandboxedParser& parser,
   const std::map<uint32_t, Sleeper> sleepers = find_sleepers(*probe, attendant);
   if (pthread_tier) pthread_tier->end();
   const uint64_t stop_ns = probe->stop();
+  if (pthread_tier) pthread_tier->detach();
   attendant.serve();
   const double program_seconds = cost.seconds(stop_ns - start_ns);
 
