@@ -3,6 +3,7 @@
  * since 5.15 (atomics that return a value, bpf_task_pt_regs), LS_MODERN=0 loads
  * from 5.10 on. Which one runs is found out by loading it. */
 #include "releases.bpf.h"
+#include "task_regs.bpf.h"
 #include "waits.bpf.h"
 
 char LICENSE[] SEC("license") = "GPL";
@@ -313,20 +314,9 @@ int process_fork(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
-#if LS_MODERN
-/* Since 5.15 (dd6e10fbd9fb). */
-#define user_regs_of(task) ((struct pt_regs *)bpf_task_pt_regs(task))
-#else
-/* At the top of the kernel stack, which is 16 KiB on x86-64. */
-#define user_regs_of(task) \
-	((struct pt_regs *)(BPF_CORE_READ(task, stack) + 16384 - sizeof(struct pt_regs)))
-#endif
-
 static __always_inline int is_asleep(struct task_struct *task)
 {
-	if (bpf_core_field_exists(task->__state))
-		return BPF_CORE_READ(task, __state) & 1 /* TASK_INTERRUPTIBLE */;
-	return BPF_CORE_READ((struct task_struct___before_5_14 *)task, state) & 1;
+	return state_of(task) & 1 /* TASK_INTERRUPTIBLE */;
 }
 
 /* Whether the task sleeps in a futex call; if so, fills in `blocked`. */

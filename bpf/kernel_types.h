@@ -62,10 +62,35 @@ struct mm_struct {
 	struct maple_tree mm_mt;
 } LS_KERNEL_TYPE;
 
+struct upid {
+	int nr;
+} LS_KERNEL_TYPE;
+
+struct pid {
+	unsigned int level;
+	struct upid numbers[1];
+} LS_KERNEL_TYPE;
+
+struct sched_entity {
+	unsigned long long exec_start;
+} LS_KERNEL_TYPE;
+
+struct sched_info {
+	unsigned long long last_arrival; /* CONFIG_SCHED_INFO */
+} LS_KERNEL_TYPE;
+
+struct thread_info {
+	unsigned int cpu; /* since 5.16 (bcf9033e5449) */
+} LS_KERNEL_TYPE;
+
 struct task_struct {
+	struct thread_info thread_info;
 	unsigned int __state; /* since 5.14 (2f064a59a11f) */
 	unsigned int flags;
 	void *stack;
+	int on_cpu;
+	unsigned int cpu; /* until 5.15 */
+	int exit_state;
 	pid_t pid;
 	pid_t tgid;
 	struct task_struct *group_leader;
@@ -73,6 +98,11 @@ struct task_struct {
 	unsigned long long start_boottime;
 	unsigned long long self_exec_id; /* 64 bits since 5.7 (d1e7fd6462ca) */
 	int *clear_child_tid;
+	struct pid *thread_pid;
+	struct sched_entity se;
+	struct sched_info sched_info;
+	unsigned long nvcsw;
+	unsigned long nivcsw;
 	char comm[16];
 } LS_KERNEL_TYPE;
 

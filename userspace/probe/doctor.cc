@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "parse/sandboxed_parser.h"
+#include "probe/census_probe.h"
 #include "probe/futex_probe.h"
 #include "probe/pthread_probe.h"
 #include "probe/tracepoint.h"
@@ -53,6 +54,15 @@ Check check_pthread_tier(FutexProbe& futex) {
                 "to 0.1 s each"};
 }
 
+// What `lockscope threads` needs.
+Check check_census() {
+  auto probe = CensusProbe::open();
+  if (!probe) return {State::Degraded, "threads", probe.error().message};
+  const auto own = probe->threads(::getpid());
+  if (!own || own->empty()) return {State::Degraded, "threads", "the kernel shows no threads"};
+  return {State::Ok, "threads", "where each thread of a process is, without stopping it"};
+}
+
 }  // namespace
 
 std::vector<Check> examine_system() {
@@ -93,6 +103,7 @@ std::vector<Check> examine_system() {
   }
   if (probe) checks.push_back(check_stacks());
   if (probe) checks.push_back(check_pthread_tier(*probe));
+  checks.push_back(check_census());
   if (Status sandbox = SandboxedParser().check(); sandbox.ok()) {
     checks.push_back({State::Ok, "sandbox", "for reading traced programs' files"});
   } else {

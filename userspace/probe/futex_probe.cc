@@ -16,6 +16,7 @@
 
 #include "futex_compat.skel.h"
 #include "futex_modern.skel.h"
+#include "probe/bpf_support.h"
 #include "probe/tracepoint.h"
 
 namespace lockscope {
@@ -46,16 +47,6 @@ struct Loaded {
 // Longer than any program runs, for kernels built without membarrier(2) or
 // booted with nohz_full, which refuse it.
 constexpr useconds_t kNoMembarrierUs = 20000;
-
-int log_libbpf(libbpf_print_level level, const char* format, va_list arguments) {
-  if (level != LIBBPF_WARN || !spdlog::should_log(spdlog::level::debug)) return 0;
-  char line[1024];
-  const int size = std::vsnprintf(line, sizeof line, format, arguments);
-  std::string_view text(line, std::min<size_t>(static_cast<size_t>(std::max(size, 0)), sizeof line - 1));
-  while (text.ends_with('\n')) text.remove_suffix(1);
-  spdlog::debug("{}", text);
-  return size;
-}
 
 template <class Skeleton>
 Result<Loaded> load(Skeleton* skeleton, void (*destroy)(Skeleton*), int (*do_load)(Skeleton*),
@@ -101,17 +92,6 @@ Result<Loaded> load_best(const ProbeFilter& filter, uint32_t stack_rate, uint32_
   spdlog::debug("the modern programs don't load here, trying those for older kernels");
   return load(futex_compat__open(), futex_compat__destroy, futex_compat__load, "compat", filter,
               stack_rate, pthread_threads);
-}
-
-Status check_kernel() {
-  if (::geteuid() != 0) {
-    return unsupported("tracing needs root (CAP_BPF, CAP_PERFMON, CAP_SYS_ADMIN): run with sudo");
-  }
-  if (::access("/sys/kernel/btf/vmlinux", R_OK) != 0) {
-    return unsupported(
-        "this kernel has no BTF (/sys/kernel/btf/vmlinux): needs CONFIG_DEBUG_INFO_BTF");
-  }
-  return {};
 }
 
 Status set_filter(bpf_object* object, const ProbeFilter& filter) {
@@ -185,8 +165,7 @@ uint64_t monotonic_ns() {
 
 Result<FutexProbe> FutexProbe::open(const ProbeFilter& filter, uint32_t stack_rate,
                                     uint32_t pthread_threads) {
-  libbpf_set_print(log_libbpf);
-  if (Status kernel = check_kernel(); !kernel.ok()) return kernel.error();
+  if (Status kernel = prepare_bpf(); !kernel.ok()) return kernel.error();
   auto tracefs = Tracefs::open();
   if (!tracefs) return tracefs.error();
   auto loaded = load_best(filter, stack_rate, pthread_threads);
@@ -258,22 +237,10 @@ uint64_t FutexProbe::stop() {
 }
 
 Result<std::vector<ls_blocked>> FutexProbe::blocked_threads() const {
-  UniqueFd iterator(bpf_iter_create(bpf_link__fd(state_->iterator.get())));
-  if (!iterator) {
-    return failed(std::string("cannot run the task iterator: ") + std::strerror(errno));
-  }
-  std::vector<ls_blocked> threads;
-  std::string bytes;
-  char buffer[64 * sizeof(ls_blocked)];
-  while (true) {
-    const ssize_t size = ::read(iterator.get(), buffer, sizeof buffer);
-    if (size < 0 && (errno == EAGAIN || errno == EINTR)) continue;
-    if (size < 0) return failed(std::string("the task iterator failed: ") + std::strerror(errno));
-    if (size == 0) break;
-    bytes.append(buffer, static_cast<size_t>(size));
-  }
-  threads.resize(bytes.size() / sizeof(ls_blocked));
-  std::memcpy(threads.data(), bytes.data(), threads.size() * sizeof(ls_blocked));
+  const auto bytes = run_task_iterator(bpf_link__fd(state_->iterator.get()));
+  if (!bytes) return bytes.error();
+  std::vector<ls_blocked> threads(bytes->size() / sizeof(ls_blocked));
+  std::memcpy(threads.data(), bytes->data(), threads.size() * sizeof(ls_blocked));
   return threads;
 }
 
