@@ -42,6 +42,8 @@ attached() {
   ls -l /proc/$tracer/fd 2>/dev/null | grep -q perf_event &&
     grep -q '^State:.*sleeping' /proc/$tracer/status
 }
+must lockscope threads -p "$(cat /tmp/ready)" >/tmp/threads
+grep -q 'timed_mutex\[.*threads;' /tmp/threads || { echo "FAILED: no threads listed"; cat /tmp/threads; failed=1; }
 looks=0 in_a_row=0
 while [ $in_a_row -lt 3 ] && [ $looks -lt 120 ] && [ -d /proc/$tracer ]; do
   usleep 500000

@@ -135,6 +135,16 @@ int run_cli(int argc, char** argv) {
   flame->add_option("--metric", request.metric, "wait, blame, hold or idle")->type_name("METRIC");
   flame->add_option("--format", request.format, "svg (default) or folded")->type_name("FORMAT");
 
+  CLI::App* threads =
+      app.add_subcommand("threads", "where every thread is now, what it waits for, who holds it");
+  threads->add_option("-p,--pid", request.target.pids, "of this process; may be given again")
+      ->type_name("PID")
+      ->take_all();
+  add_output(*threads, request);
+  threads->add_option("--format", request.format, "text or json")->type_name("FORMAT");
+  threads->footer("The process is not stopped. Deadlocks come first, then threads that are in the\n"
+                  "same place, together.");
+
   CLI::App* doctor =
       app.add_subcommand("doctor", "what this kernel and these privileges allow");
   std::string probes_file;
@@ -164,12 +174,16 @@ int run_cli(int argc, char** argv) {
     return run_doctor_probes(probes_file, request.format);
   }
   if (doctor->parsed()) return run_doctor();
+  if (threads->parsed() && (request.target.pids.empty() || !request.target.command.empty())) {
+    return report_error(usage_error("threads looks at running processes: give -p PID"));
+  }
   if (Status target = check_target(request); !target.ok()) return report_error(target.error());
   Status done;
   if (diagnose->parsed()) done = run_diagnose(request);
   if (record->parsed()) done = run_record(request);
   if (report->parsed()) done = run_report(request);
   if (flame->parsed()) done = run_flame(request);
+  if (threads->parsed()) done = run_threads(request);
   return done.ok() ? 0 : report_error(done.error());
 }
 

@@ -11,17 +11,22 @@
 
 #include "capture/capture_file.h"
 #include "diagnose/diagnosis.h"
+#include "diagnose/thread_view.h"
 #include "export/flame.h"
 #include "parse/sandboxed_parser.h"
 #include "probe/doctor.h"
+#include "record/census.h"
 #include "record/recorder.h"
 #include "report/diagnosis_json.h"
 #include "report/diagnosis_text.h"
 #include "report/flame_view.h"
 #include "report/probe_table.h"
 #include "report/tables.h"
+#include "report/threads_json.h"
+#include "report/threads_text.h"
 #include "symbolize/debuginfod.h"
 #include "symbolize/symbolize_capture.h"
+#include "symbolize/symbolize_census.h"
 
 namespace lockscope {
 namespace {
@@ -120,6 +125,22 @@ Status run_flame(const Request& request) {
   const FlameGraph graph = flame_view(diagnose(std::move(*capture)), *metric);
   return write_output(request.output,
                       format == "svg" ? render_svg(graph) : render_folded(graph));
+}
+
+Status run_threads(const Request& request) {
+  const std::string format = request.format.empty() ? "text" : request.format;
+  if (format != "text" && format != "json") return bad_choice("--format", format, "text or json");
+  if (Status writable = check_writable(request.output); !writable.ok()) return writable;
+  SandboxedParser parser;
+  Symbolizer symbolizer(
+      parser, {.fetch_debug_file = debuginfod_client_from_environment(), .lines = true});
+  auto census = take_census(request.target.pids, parser, symbolizer);
+  if (!census) return census.error();
+  SymbolizedCensus symbolized = symbolize(std::move(*census), symbolizer);
+  symbolized.named.capture.quality.lost = parser.failures();
+  const ThreadView view = view_threads(std::move(symbolized));
+  return write_output(request.output,
+                      format == "json" ? threads_json(view) : threads_text(view));
 }
 
 int run_doctor() {

@@ -26,6 +26,7 @@ Status run_diagnose(const Request& request);
 Status run_record(const Request& request);
 Status run_report(const Request& request);
 Status run_flame(const Request& request);
+Status run_threads(const Request& request);
 
 /// Prints what works; returns 0, or 77 when recording can't work here.
 int run_doctor();

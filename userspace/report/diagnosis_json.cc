@@ -124,16 +124,19 @@ json hold_json(const Diagnosis& diagnosis, const Site& site) {
 }
 
 json frames_json(const Diagnosis& diagnosis, Index stack) {
-  json frames = json::array();
-  if (stack == kNone) return frames;
-  for (const Frame& frame : diagnosis.capture.frames[stack]) {
-    frames.push_back({{"function", frame.function},
-                      {"file", frame.file},
-                      {"line", frame.line},
-                      {"module", frame.module},
-                      {"inlined", frame.inlined}});
+  return stack == kNone ? json::array() : frames_json(diagnosis.capture.frames[stack]);
+}
+
+json frames_json(const std::vector<Frame>& frames) {
+  json out = json::array();
+  for (const Frame& frame : frames) {
+    out.push_back({{"function", frame.function},
+                   {"file", frame.file},
+                   {"line", frame.line},
+                   {"module", frame.module},
+                   {"inlined", frame.inlined}});
   }
-  return frames;
+  return out;
 }
 
 json incomplete_json(const Diagnosis& diagnosis, Index stack) {

@@ -21,6 +21,7 @@ nlohmann::json hold_json(const Diagnosis& diagnosis, const Site& site);
 
 /// A stack's frames, innermost first; empty for kNone.
 nlohmann::json frames_json(const Diagnosis& diagnosis, Index stack);
+nlohmann::json frames_json(const std::vector<Frame>& frames);
 
 /// Why a stack is not whole; null if it is.
 nlohmann::json incomplete_json(const Diagnosis& diagnosis, Index stack);
