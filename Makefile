@@ -84,7 +84,7 @@ FUZZ_SOURCES := $(filter-out %/symbolizer.cc %/symbolize_capture.cc %/debuginfod
   $(addprefix userspace/unwind/,byte_source.cc call_frame_info.cc call_frame_program.cc cfa_table.cc elf_code.cc \
     go_frames.cc)
 FUZZ_OBJECTS := $(FUZZ_SOURCES:%.cc=$(BUILD)/fuzz/%.o)
-FUZZ_LDLIBS := -lelf -lz -lzstd -llzma -ldw -liberty -lfmt -lZydis
+FUZZ_LDLIBS := -lelf -lz -lzstd -llzma -ldw -liberty -lfmt -lZydis -lseccomp
 
 $(BUILD)/fuzz/%.o: %.cc
 	$(call say,FUZZ,$<)

@@ -251,6 +251,9 @@ enum ls_counter {
 	LS_LOST_STACK_BUSY = 16,         /* interrupted while taking another stack */
 	LS_COUNT_EVENTS = 17,            /* sleeps and releases: not a loss */
 	LS_COUNT_SAMPLED = 18,           /* ... with their stack: not a loss */
+	LS_LOST_HOLDERS_FULL = 19,       /* threads with a contended lock, not looked at */
+	LS_LOST_SPLITS_FULL = 20,        /* holds of which is not known what they were made of */
+	LS_LOST_ACTIVITIES_FULL = 21,    /* what holders did, without the stack */
 	LS_COUNTERS = 24,
 };
 

@@ -257,6 +257,8 @@ int thread_exit(struct bpf_raw_tracepoint_args *ctx)
 		bpf_map_delete_elem(&threads, &tid);
 	if (ls_note_wake_ups)
 		bpf_map_delete_elem(&pthreads, &tid);
+	if (ls_mark_holders)
+		bpf_map_delete_elem(&holders, &tid);
 	if (tid == tgid)
 		bpf_map_delete_elem(&ls_unwind_processes, &tgid);
 	return 0;

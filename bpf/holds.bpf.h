@@ -2,6 +2,7 @@
 #pragma once
 
 #include "books.bpf.h"
+#include "holder_state.bpf.h"
 
 /* Whether a word is FUTEX_WAITERS with an owner's tid (at most 2^22), and no
  * other large number: Rust parks threads on u32::MAX, and counts the readers of
@@ -43,6 +44,8 @@ static __always_inline void forget_hold(struct ls_thread *thread, __u64 lock_id,
 		if (thread->held[i].lock != lock_id)
 			continue;
 		thread->held[i].lock = 0;
+		if (ls_mark_holders)
+			unmark_holder(lock_id, now, 0);
 		if (lock && thread->held[i].kind != LS_HOLD_CERTAIN &&
 		    now - thread->held[i].since_ns > LS_RETRY_NS) {
 			__sync_fetch_and_add(&lock->refused_holds, 1);
@@ -88,6 +91,12 @@ static __noinline int begin_hold(struct ls_thread *thread, __u64 lock_id, struct
 	}
 	asm volatile("" : "+r"(slot)); /* or the mask may go */
 	held = &thread->held[slot & (LS_MAX_HELD - 1)];
+	if (ls_mark_holders) {
+		if (held->lock)
+			unmark_holder(held->lock, now, 0);
+		if (kind == LS_HOLD_CERTAIN)
+			mark_holder(thread->process, lock_id, LS_MARK_LOCK, now);
+	}
 	held->lock = lock_id;
 	held->since_ns = now;
 	held->word = thread->op == LS_OP_WAIT_REQUEUE_PI ? 0 : thread->word;
@@ -145,6 +154,8 @@ static __always_inline __u64 end_hold(struct ls_thread *thread, struct ls_lock *
 
 		if (!held->lock || (held->lock != lock_id && !sibling))
 			continue;
+		if (ls_mark_holders && held->kind == LS_HOLD_CERTAIN)
+			unmark_holder(held->lock, now, 1);
 		held->lock = 0;
 		if (!hold_is_credible(held, lock, lock_id, now)) {
 			__sync_fetch_and_add(&lock->refused_holds, 1);

@@ -90,7 +90,31 @@ static __noinline int ask_again(struct ls_pthread *thread, __u32 slot, __u32 lib
 	} else {
 		count_pthread(LS_PTHREAD_UNMATCHED);
 	}
-	remove_held(thread, slot);
+	forget_held(thread, slot);
+	return 0;
+}
+
+/* Enters a lock in the set of what the thread has. `libc`, in the high half of
+ * `flags`: whose mutex it is; a function has five arguments at most. */
+static __noinline int enter_held(struct ls_pthread *thread, __u64 address, __u32 kind, __u32 flags,
+				 __u64 now)
+{
+	__u32 libc = kind == LS_OBJECT_MUTEX ? flags >> 16 : 0;
+	struct ls_pthread_cpu *cpu = this_pthread_cpu();
+	struct ls_acquired *held = slot_of(thread, free_slot(thread));
+
+	held->address = address;
+	held->since_ns = now;
+	held->kind = kind;
+	held->flags = flags;
+	held->depth = 1;
+	held->inverse = cpu ? draw_stack(cpu, now) : 0;
+	held->stack = held->inverse ? take_stack(thread->process) : 0;
+	thread->pending = address;
+	if (ls_mark_holders && is_contended(thread, address)) {
+		held->flags |= LS_ACQUIRED_CONTENDED;
+		mark_acquired(thread, held, flags & LS_ACQUIRED_MAYBE ? LS_MARK_MAYBE(libc) : 0, now);
+	}
 	return 0;
 }
 
@@ -98,12 +122,8 @@ static __noinline int ask_again(struct ls_pthread *thread, __u32 slot, __u32 lib
 static __always_inline int acquire_at(struct ls_pthread *thread, __u64 address, __u32 kind,
 				      __u32 flags, __u32 libc, __u64 now)
 {
-	struct ls_pthread_cpu *cpu = this_pthread_cpu();
 	int slot = find_held(thread, address);
-	struct ls_acquired *held;
 
-	if (!cpu)
-		return 0;
 	if (slot >= 0) {
 		if (ask_again(thread, slot, libc, flags))
 			return 0;
@@ -114,15 +134,7 @@ static __always_inline int acquire_at(struct ls_pthread *thread, __u64 address, 
 	}
 	if (thread->n && kind != LS_OBJECT_SEM && !(flags & LS_ACQUIRED_MAYBE))
 		remember_orders(thread, address, kind);
-	held = slot_of(thread, free_slot(thread));
-	held->address = address;
-	held->since_ns = now;
-	held->kind = kind;
-	held->flags = flags;
-	held->depth = 1;
-	held->inverse = draw_stack(cpu, now);
-	held->stack = held->inverse ? take_stack(thread->process) : 0;
-	thread->pending = address;
+	enter_held(thread, address, kind, flags | libc << 16, now);
 	return 0;
 }
 
@@ -230,6 +242,8 @@ static __noinline int release_at(struct ls_pthread *thread, __u64 address, __u32
 		if (held->flags & LS_ACQUIRED_SLEPT)
 			add_event(object, LS_EVENT_CONTENDED);
 	}
+	if (ls_mark_holders && held->flags & LS_ACQUIRED_CONTENDED)
+		unmark_holder(address, now, 1);
 	if (held->inverse)
 		add_to_row(thread, held, held_ns);
 	remove_held(thread, slot);
@@ -277,17 +291,10 @@ __noinline int cond_wait(__u64 address, __u64 mutex, __u32 libc)
 	release_at(thread, mutex, LS_OBJECT_MUTEX, libc, now);
 	/* Not by acquire_at(): the mutex still says that it is ours. */
 	if (find_held(thread, mutex) < 0) {
-		struct ls_acquired *held = slot_of(thread, free_slot(thread));
-		struct ls_pthread_cpu *cpu = this_pthread_cpu();
-
-		held->address = mutex;
-		held->since_ns = now;
-		held->kind = LS_OBJECT_MUTEX;
-		held->flags = 0;
-		held->depth = 1;
-		held->inverse = cpu ? draw_stack(cpu, now) : 0;
-		held->stack = held->inverse ? take_stack(thread->process) : 0;
-		thread->pending = mutex;
+		enter_held(thread, mutex, LS_OBJECT_MUTEX, 0, now);
+		/* When it wakes. */
+		if (ls_mark_holders)
+			unmark_holder(mutex, now, 0);
 	}
 	return 0;
 }

@@ -59,6 +59,8 @@ static __noinline struct ls_pthread *make_pthread(__u32 tgid, __u32 tid)
 		return 0;
 	}
 	thread->process = process_of((void *)bpf_get_current_task(), tgid);
+	if (ls_mark_holders)
+		forget_marked_objects();
 	thread->slice = ls_slice;
 	thread->n = 0;
 	thread->pending = 0;
@@ -99,6 +101,15 @@ static __always_inline struct ls_object *find_object(const struct ls_pthread *th
 	struct ls_object *object = bpf_map_lookup_elem(&objects, &key);
 
 	return object ? object : make_object(&key, kind);
+}
+
+/* Whether a thread has slept for it before it had it. */
+static __always_inline int is_contended(const struct ls_pthread *thread, __u64 address)
+{
+	struct ls_object_key key = { .process = thread->process, .address = address };
+	const struct ls_object *object = bpf_map_lookup_elem(&objects, &key);
+
+	return object && object->events[LS_EVENT_CONTENDED];
 }
 
 static __always_inline void add_event(struct ls_object *object, __u32 event)

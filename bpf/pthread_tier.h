@@ -104,6 +104,7 @@ enum ls_acquired_flag {
 	LS_ACQUIRED_MAYBE = 1 << 1, /* trylock or timed: known when it is released */
 	LS_ACQUIRED_SLEPT = 1 << 2,
 	LS_ACQUIRED_AGAIN = 1 << 3, /* recursively: how often, the mutex knows */
+	LS_ACQUIRED_CONTENDED = 1 << 4, /* threads have slept for it: holder_tier.h */
 };
 
 /* A lock that a thread has, or has asked for. */

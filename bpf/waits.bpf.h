@@ -66,6 +66,8 @@ static __noinline int begin_wait(const struct futex_call *call, struct ls_cpu *c
 			thread->stack = take_stack(thread->process);
 	}
 	forget_hold(thread, id, lock, now);
+	if (ls_note_wake_ups && ls_mark_holders)
+		note_sleep(tid, call->word, now);
 	thread->since_ns = started;
 	thread->word = call->word;
 	thread->value = call->value;
@@ -109,7 +111,7 @@ static __noinline int end_wait(struct ls_thread *thread, __u32 tid, __s64 result
 	if (!capturing(now))
 		return 0;
 	if (ls_note_wake_ups)
-		note_wake_up(tid, thread->word, now, result != -11 || is_pi_wait(thread->op));
+		note_wake_up(tid, thread->word, now, result != -11 || is_pi_wait(thread->op), !result);
 	thread->phase = LS_PHASE_IDLE;
 	if (thread->before_attach && !claim_adopted(tid))
 		return 0;

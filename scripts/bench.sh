@@ -14,7 +14,8 @@
 #                  unwind tables of mariadbd and LLVM, 10,000 addresses of mariadbd and libc named
 #   pairs          a thread that only locks and unlocks a mutex that nobody else wants, with probes at
 #                  both calls: lockscope's pthread tier, and bpftrace's entry and return probes
-# Contenders: lockscope, offcputime, offcputime-bpfcc, bpftrace, perf.
+# Contenders: lockscope, lockscope-holder (with the holder tier), offcputime, offcputime-bpfcc,
+# bpftrace, perf.
 #
 # Installs what it needs from Debian. Needs root, for tracing. tracefs and debugfs, where they are
 # not mounted, are mounted for the tracers alone, in a mount namespace of their own.
@@ -27,7 +28,7 @@ usage() { sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 lockscope=$1
 shift
 rounds=5 seconds=2 workloads=pingpong,memcached,stacks,pairs
-contenders=lockscope,offcputime,offcputime-bpfcc,bpftrace,perf
+contenders=lockscope,lockscope-holder,offcputime,offcputime-bpfcc,bpftrace,perf
 while [ $# -ge 2 ]; do
   case $1 in
     --rounds) rounds=$2 ;;
@@ -98,6 +99,8 @@ run_tracer() {
     lockscope-pthread)
       exec "$lockscope" record --tiers futex,pthread -p "$2" -d $limit -o "$work/capture" ;;
     bpftrace-pairs) with_tracefs bpftrace -p "$2" -e "${pairs_program//LIBC/$(libc_of "$2")}" ;;
+    lockscope-holder)
+      exec "$lockscope" record --tiers futex,holder -p "$2" -d $limit -o "$work/capture" ;;
     lockscope) exec "$lockscope" record -p "$2" -d $limit -o "$work/capture" ;;
     offcputime) with_tracefs /usr/sbin/offcputime -p "$2" $limit ;;
     offcputime-bpfcc) with_tracefs /usr/sbin/offcputime-bpfcc -f -p "$2" $limit ;;

@@ -141,7 +141,8 @@ def check_complete(report):
     assert stacks["all"]["distinct"] >= 8, quality
     for measure in ("waits", "wait_ns", "releases"):
         assert stacks["whole"][measure] >= 0.99 * stacks["all"][measure], quality
-    assert quality["guessed_stacks"] == 0, quality
+    # A program's first stacks may be taken before its code is known; the last waits have none.
+    assert set(stacks["incomplete"]) <= {"code not known yet", "not taken"}, quality
     assert not any("not read" in reason for reason in quality["lost"]), quality
     ends = {frames[-1]["function"] for frames in stacks_of(report)}
     assert ends <= {"runtime.goexit", "runtime.mstart", "runtime.mcall", "runtime.morestack",

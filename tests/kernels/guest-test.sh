@@ -23,8 +23,8 @@ must lockscope diagnose --format json -o /results/command.diagnosis.json /tmp/co
 must lockscope report --format json -o /results/command.report.json /tmp/command.capture
 must lockscope flame --metric wait --format folded -o /results/command.wait.folded /tmp/command.capture
 
-# --- with uprobes in its libc: every acquisition ----------------------------------
-must lockscope report --tiers futex,pthread --format json -o /results/pthread.report.json -- \
+# --- with uprobes in its libc: every acquisition; and what holders do --------------
+must lockscope report --tiers futex,pthread,holder --format json -o /results/pthread.report.json -- \
   sh -c "exec $workload >/results/pthread.workload.json"
 
 # --- a running process, attached to before its first wait and watched to its end ---

@@ -4,6 +4,7 @@
 #include <bit>
 #include <unordered_map>
 
+#include "aggregate/holder_tables.h"
 #include "aggregate/pthread_objects.h"
 #include "aggregate/sample.h"
 #include "sampling.h"
@@ -104,10 +105,11 @@ class Aggregator {
     for (const auto& [key, row] : tables_.pairs) add_pair(key, row);
     scale_up_samples();
     fill_quality();
-    add_pthread_objects(tables_,
-                        {[this](uint64_t id) { return process_of(id); },
-                         [this](uint64_t id) { return stack_of(id); }},
-                        capture_);
+    const KeyIndices indices{[this](uint64_t id) { return process_of(id); },
+                             [this](uint64_t id) { return stack_of(id); },
+                             [this](uint64_t id) { return lock_of(id); }};
+    add_pthread_objects(tables_, indices, capture_);
+    add_holder_tables(tables_, indices, capture_);
     return std::move(capture_);
   }
 
@@ -392,6 +394,9 @@ class Aggregator {
         {LS_LOST_NOTICES, "notices"},
         {LS_LOST_HELD_FULL, "held_locks_full"},
         {LS_LOST_STACK_BUSY, "stack_busy"},
+        {LS_LOST_HOLDERS_FULL, "holders_full"},
+        {LS_LOST_SPLITS_FULL, "hold_splits_full"},
+        {LS_LOST_ACTIVITIES_FULL, "holder_activities_full"},
     };
     for (const auto& [counter, reason] : kReasons) {
       if (counters[counter] != 0) quality.lost[reason] = counters[counter];

@@ -176,6 +176,43 @@ struct OrderRow {
   int32_t tid = 0;       ///< ... of the first time
 };
 
+/// What holds of a contended lock were made of, as the holder tier saw them. Holds
+/// that last are in it up to the end of the capture.
+struct HoldSplit {
+  uint64_t count = 0;    ///< that ended
+  uint64_t held_ns = 0;
+  uint64_t runnable_ns = 0;  ///< ready to run, and no CPU for it
+  uint64_t blocked_ns = 0;   ///< asleep: in a system call, or a page fault
+
+  uint64_t running_ns() const {
+    const uint64_t off = runnable_ns + blocked_ns;
+    return held_ns > off ? held_ns - off : 0;
+  }
+  void add(const HoldSplit& other) {
+    count += other.count;
+    held_ns += other.held_ns;
+    runnable_ns += other.runnable_ns;
+    blocked_ns += other.blocked_ns;
+  }
+};
+
+/// By which tier's eyes a lock was known as contended: one of the two is kNone.
+struct SplitRow {
+  Index lock = kNone;
+  Index object = kNone;
+  HoldSplit split;
+};
+
+/// What holders did at one stack: time is charged to the lock that the thread got last.
+struct ActivityRow {
+  Index lock = kNone;    ///< as in SplitRow
+  Index object = kNone;
+  Index stack = kNone;
+  int32_t call = 0;      ///< system call in which it was blocked, or enum ls_holder_call
+  uint64_t count = 0;    ///< times that it blocked, or CPU samples
+  uint64_t total_ns = 0; ///< estimated, where stacks were sampled
+};
+
 /// What was recorded: aggregated, addresses only, no names. Plain data: can be
 /// saved and read anywhere.
 struct Capture {
@@ -195,6 +232,8 @@ struct Capture {
   std::vector<PthreadObject> objects;
   std::vector<HoldRow> holds;
   std::vector<OrderRow> orders;
+  std::vector<SplitRow> splits;
+  std::vector<ActivityRow> activities;
 };
 
 /// A capture with its stacks named. `frames[i]` belongs to `capture.stacks[i]`,

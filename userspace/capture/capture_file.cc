@@ -41,9 +41,12 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(PthreadObject, process, address, kind, hold, 
                                    object_offset)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(HoldRow, object, stack, count, total_ns)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(OrderRow, held, wanted, stack, count, tid)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(HoldSplit, count, held_ns, runnable_ns, blocked_ns)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(SplitRow, lock, object, split)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(ActivityRow, lock, object, stack, call, count, total_ns)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Capture, host, kernel, target, start_unix_ns, duration_ns, tiers,
                                    quality, processes, locks, stacks, waits, releases, pairs,
-                                   objects, holds, orders)
+                                   objects, holds, orders, splits, activities)
 
 namespace {
 
@@ -115,11 +118,18 @@ bool consistent(const SymbolizedCapture& symbolized) {
         !in_range(row.stack, stacks))
       return false;
   }
+  for (const SplitRow& row : capture.splits) {
+    if (!in_range(row.lock, locks) || !in_range(row.object, objects)) return false;
+  }
+  for (const ActivityRow& row : capture.activities) {
+    if (!in_range(row.lock, locks) || !in_range(row.object, objects) || !in_range(row.stack, stacks))
+      return false;
+  }
   return true;
 }
 
-// Captures of before there was a pthread tier have none of its tables.
-constexpr const char* kPthreadTables[] = {"objects", "holds", "orders"};
+// Captures of before there was a pthread or a holder tier have none of their tables.
+constexpr const char* kLaterTables[] = {"objects", "holds", "orders", "splits", "activities"};
 
 Result<SymbolizedCapture> from_json_document(json document, const Error& not_a_capture) {
   try {
@@ -128,7 +138,7 @@ Result<SymbolizedCapture> from_json_document(json document, const Error& not_a_c
                     ", this program reads " + kSchema);
     }
     SymbolizedCapture capture;
-    for (const char* table : kPthreadTables) {
+    for (const char* table : kLaterTables) {
       document.at("capture").emplace(table, json::array());
     }
     capture.capture = document.at("capture").get<Capture>();

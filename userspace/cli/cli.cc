@@ -38,11 +38,12 @@ void add_target(CLI::App& app, Request& request) {
       ->type_name("N")
       ->check(CLI::Range(0u, 1000000u));
   app.add_option("--tiers", request.tiers,
-                 "what to look with: futex (always there), and pthread, every call of a\n"
-                 "process's pthread functions, contended or not (default futex)")
+                 "what to look with: futex (always there); pthread, every call of a process's\n"
+                 "pthread functions, contended or not; holder, what threads do while they\n"
+                 "hold a contended lock (default futex)")
       ->type_name("LIST")
       ->delimiter(',')
-      ->check(CLI::IsMember({"futex", "pthread"}));
+      ->check(CLI::IsMember({"futex", "pthread", "holder"}));
   app.footer(kTargetHelp);
 }
 
@@ -69,9 +70,7 @@ Status check_target(const Request& request) {
   if (request.seconds && !target.file.empty()) {
     return usage_error("a saved capture has its own duration: -d does not go with a file");
   }
-  const bool pthread =
-      std::find(request.tiers.begin(), request.tiers.end(), "pthread") != request.tiers.end();
-  if (pthread && (target.all || !target.cgroup.empty())) {
+  if (request.wants_tier("pthread") && (target.all || !target.cgroup.empty())) {
     return usage_error("the pthread tier is for chosen processes: give -p PID, --comm or -- COMMAND");
   }
   return {};
@@ -132,7 +131,7 @@ int run_cli(int argc, char** argv) {
   add_target(*flame, request);
   add_file(*flame, request);
   add_output(*flame, request);
-  flame->add_option("--metric", request.metric, "wait, blame, hold or idle")->type_name("METRIC");
+  flame->add_option("--metric", request.metric, "wait, blame, hold, idle or critical-section")->type_name("METRIC");
   flame->add_option("--format", request.format, "svg (default) or folded")->type_name("FORMAT");
 
   CLI::App* threads =

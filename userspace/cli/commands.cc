@@ -61,8 +61,8 @@ Result<SymbolizedCapture> obtain(const Request& request) {
   options.target = request.target;
   options.seconds = request.seconds;
   options.stack_rate = request.stack_rate;
-  options.pthread_tier =
-      std::find(request.tiers.begin(), request.tiers.end(), "pthread") != request.tiers.end();
+  options.pthread_tier = request.wants_tier("pthread");
+  options.holder_tier = request.wants_tier("holder");
   options.command_stdout_to_stderr = request.output == "-";
   const bool terminal = ::isatty(STDERR_FILENO) == 1;
   if (terminal) options.progress = show_progress;
@@ -119,9 +119,18 @@ Status run_flame(const Request& request) {
   const std::string format = request.format.empty() ? "svg" : request.format;
   if (format != "svg" && format != "folded") return bad_choice("--format", format, "svg or folded");
   const auto metric = parse_flame_metric(request.metric);
-  if (!metric) return bad_choice("--metric", request.metric, "wait, blame, hold or idle");
-  auto capture = obtain(request);
+  if (!metric) return bad_choice("--metric", request.metric, "wait, blame, hold, idle or critical-section");
+  Request with_holders = request;
+  if (*metric == FlameMetric::CriticalSection && !request.wants_tier("holder")) {
+    with_holders.tiers.push_back("holder");
+  }
+  auto capture = obtain(with_holders);
   if (!capture) return capture.error();
+  const auto& tiers = capture->capture.tiers;
+  if (*metric == FlameMetric::CriticalSection &&
+      std::find(tiers.begin(), tiers.end(), "holder") == tiers.end()) {
+    return failed("this capture does not have what holders did: record it with --tiers futex,holder");
+  }
   const FlameGraph graph = flame_view(diagnose(std::move(*capture)), *metric);
   return write_output(request.output,
                       format == "svg" ? render_svg(graph) : render_folded(graph));

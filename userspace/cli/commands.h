@@ -1,7 +1,9 @@
 #pragma once
 
+#include <algorithm>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "base/result.h"
 #include "record/target.h"
@@ -15,11 +17,15 @@ struct Request {
   Target target;
   std::optional<double> seconds;
   uint32_t stack_rate = kDefaultStackRate;
-  std::vector<std::string> tiers;  ///< "futex", "pthread"; none: the default
+  std::vector<std::string> tiers;  ///< "futex", "pthread", "holder"; none: the default
   std::string output = "-";
   std::string format;  ///< empty: the command's default
   std::string sort = "wait";
   std::string metric = "wait";
+
+  bool wants_tier(const char* tier) const {
+    return std::find(tiers.begin(), tiers.end(), tier) != tiers.end();
+  }
 };
 
 Status run_diagnose(const Request& request);

@@ -80,7 +80,7 @@ constexpr std::string_view kInternals[] = {
 };
 
 constexpr std::string_view kSystemLibraries[] = {"libc.", "libc-", "libpthread", "libstdc++",
-                                                 "ld-musl"};
+                                                 "ld-musl", "[vdso]"};
 
 std::string_view without_underscores(std::string_view name) {
   name.remove_prefix(std::min(name.find_first_not_of('_'), name.size()));

@@ -165,6 +165,42 @@ void add_wait(Site& site, const WaitRow& row) {
   add_share(site.waiter_stacks, row.stack, row.total_ns(), row.ended.count + row.in_flight);
 }
 
+// What its holders did. Both tiers may have marked the same holds: what the pthread
+// tier saw is all of them. Activities are charged to one of the two.
+void add_holders(const Capture& capture, SiteView& view, const std::vector<Index>& site_of_object) {
+  const auto site_of = [&](const auto& row) -> Site* {
+    const Index site = row.object != kNone ? site_of_object[row.object]
+                       : row.lock != kNone ? view.site_of_lock[row.lock]
+                                           : kNone;
+    return site == kNone || !view.sites[site].is_lock ? nullptr : &view.sites[site];
+  };
+  for (const bool by_object : {true, false}) {
+    std::vector<HoldSplit> splits(view.sites.size());
+    for (const SplitRow& row : capture.splits) {
+      if ((row.object != kNone) != by_object) continue;
+      if (Site* site = site_of(row)) splits[static_cast<size_t>(site - view.sites.data())].add(row.split);
+    }
+    for (size_t i = 0; i < splits.size(); i++) {
+      if (view.sites[i].split.held_ns == 0) view.sites[i].split = splits[i];
+    }
+  }
+  for (const ActivityRow& row : capture.activities) {
+    Site* site = site_of(row);
+    if (site == nullptr) continue;
+    auto& shares = site->activities;
+    const auto same = std::find_if(shares.begin(), shares.end(), [&](const ActivityShare& share) {
+      return share.stack == row.stack && share.call == row.call;
+    });
+    ActivityShare& share = same == shares.end() ? shares.emplace_back(ActivityShare{row.stack, row.call}) : *same;
+    share.ns += row.total_ns;
+    share.count += row.count;
+  }
+  for (Site& site : view.sites) {
+    std::stable_sort(site.activities.begin(), site.activities.end(),
+                     [](const auto& a, const auto& b) { return a.ns > b.ns; });
+  }
+}
+
 }  // namespace
 
 const Frame* calling_frame(const std::vector<Frame>& frames) {
@@ -172,6 +208,15 @@ const Frame* calling_frame(const std::vector<Frame>& frames) {
     if (!is_lock_internals(frame) && !is_system_library(frame)) return &frame;
   }
   return nullptr;
+}
+
+HoldSplit Site::hold_split() const {
+  if (split.held_ns == 0 || hold.total_ns == 0) return split;
+  const double scale = static_cast<double>(hold.total_ns) / static_cast<double>(split.held_ns);
+  const auto scaled = [scale](uint64_t ns) {
+    return static_cast<uint64_t>(static_cast<double>(ns) * scale);
+  };
+  return {hold.count, hold.total_ns, scaled(split.runnable_ns), scaled(split.blocked_ns)};
 }
 
 SiteView build_sites(const SymbolizedCapture& symbolized) {
@@ -270,6 +315,7 @@ SiteView build_sites(const SymbolizedCapture& symbolized) {
     Site& site = view.sites[site_of_object[row.object]];
     if (site.is_lock) add_share(site.hold_stacks, row.stack, row.total_ns, row.count);
   }
+  add_holders(capture, view, site_of_object);
   for (Site& site : view.sites) {
     if (site.object != kNone) continue;
     // Those that can be told are the long ones, by the way they are told: with

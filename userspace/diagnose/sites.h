@@ -16,6 +16,14 @@ struct StackShare {
   uint64_t count = 0;
 };
 
+/// What holders of one site did at one stack.
+struct ActivityShare {
+  Index stack = kNone;
+  int32_t call = 0;  ///< as in ActivityRow
+  uint64_t ns = 0;
+  uint64_t count = 0;
+};
+
 /// One lock or place of waiting as a programmer knows it: all futex words of
 /// one primitive, with everything that happened there.
 struct Site {
@@ -53,6 +61,13 @@ struct Site {
   std::vector<StackShare> waiter_stacks;  ///< by waiting, most first
   std::vector<StackShare> holder_stacks;  ///< by blame, most first
   std::vector<StackShare> hold_stacks;    ///< by hold time, most first
+
+  /// Holds as the holder tier saw them, of threads for which the lock was known to be
+  /// contended when they got it: most of `hold`, or all. `held_ns` is 0 if none were.
+  HoldSplit split;
+  std::vector<ActivityShare> activities;  ///< of holders, most time first
+  /// `hold`, split in the same proportions.
+  HoldSplit hold_split() const;
 
   /// All waiting: ended and in flight.
   uint64_t wait_ns() const { return wait.total_ns + in_flight_ns; }

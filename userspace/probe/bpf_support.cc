@@ -39,6 +39,31 @@ Status prepare_bpf() {
   return {};
 }
 
+Status share_maps(bpf_object* ours, bpf_object* theirs) {
+  bpf_map* map = nullptr;
+  bpf_object__for_each_map(map, ours) {
+    const bpf_map* shared = bpf_object__find_map_by_name(theirs, bpf_map__name(map));
+    if (shared == nullptr || bpf_map__is_internal(map)) continue;
+    if (bpf_map__reuse_fd(map, bpf_map__fd(shared)) != 0) {
+      return failed(std::string("cannot share map ") + bpf_map__name(map));
+    }
+  }
+  return {};
+}
+
+uint64_t run_time_ns(bpf_object* object) {
+  uint64_t total = 0;
+  bpf_program* program = nullptr;
+  bpf_object__for_each_program(program, object) {
+    bpf_prog_info info {};
+    __u32 size = sizeof info;
+    if (bpf_obj_get_info_by_fd(bpf_program__fd(program), &info, &size) == 0) {
+      total += info.run_time_ns;
+    }
+  }
+  return total;
+}
+
 Result<std::string> run_task_iterator(int link_fd) {
   UniqueFd iterator(bpf_iter_create(link_fd));
   if (!iterator) {

@@ -6,6 +6,7 @@
 #include "parse/sandboxed_parser.h"
 #include "probe/census_probe.h"
 #include "probe/futex_probe.h"
+#include "probe/holder_probe.h"
 #include "probe/pthread_probe.h"
 #include "probe/tracepoint.h"
 #include "record/mapping_watch.h"
@@ -52,6 +53,15 @@ Check check_pthread_tier(FutexProbe& futex) {
               ? "probes go one after another, up to 0.1 s each: that is faster from Linux 6.6 on"
               : "glibc's functions only, musl's from Linux 5.15 on; probes go one after another, up "
                 "to 0.1 s each"};
+}
+
+Check check_holder_tier(FutexProbe& futex) {
+  const auto probe = HolderProbe::open(futex, kDefaultStackRate);
+  if (!probe) return {State::Degraded, "holder tier", probe.error().message};
+  if (probe->samples()) return {State::Ok, "holder tier", "what holders of contended locks do"};
+  return {State::Degraded, "holder tier",
+          "perf events are refused, so what holders run is not seen, only for how long: see "
+          "kernel.perf_event_paranoid"};
 }
 
 // What `lockscope threads` needs.
@@ -103,6 +113,7 @@ std::vector<Check> examine_system() {
   }
   if (probe) checks.push_back(check_stacks());
   if (probe) checks.push_back(check_pthread_tier(*probe));
+  if (probe) checks.push_back(check_holder_tier(*probe));
   checks.push_back(check_census());
   if (Status sandbox = SandboxedParser().check(); sandbox.ok()) {
     checks.push_back({State::Ok, "sandbox", "for reading traced programs' files"});

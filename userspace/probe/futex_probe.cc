@@ -33,6 +33,7 @@ struct Controls {
   volatile __u64* stop_ns = nullptr;
   volatile __u32* adopt_waits = nullptr;
   volatile __u32* note_wake_ups = nullptr;
+  volatile __u32* mark_holders = nullptr;
 };
 
 // What one skeleton offers under names that differ by type only.
@@ -50,8 +51,7 @@ constexpr useconds_t kNoMembarrierUs = 20000;
 
 template <class Skeleton>
 Result<Loaded> load(Skeleton* skeleton, void (*destroy)(Skeleton*), int (*do_load)(Skeleton*),
-                    const char* variant, const ProbeFilter& filter, uint32_t stack_rate,
-                    uint32_t pthread_threads) {
+                    const char* variant, const ProbeFilter& filter, const ProbeSizes& sizes) {
   if (skeleton == nullptr) {
     return unsupported(std::string("cannot open the BPF programs: ") + std::strerror(errno));
   }
@@ -61,7 +61,7 @@ Result<Loaded> load(Skeleton* skeleton, void (*destroy)(Skeleton*), int (*do_loa
   skeleton->rodata->ls_filter_kind = filter.kind;
   skeleton->rodata->ls_own_tgid = static_cast<__u32>(::getpid());
   skeleton->rodata->ls_follow_forks = filter.follow_forks;
-  skeleton->rodata->ls_stack_rate = stack_rate;
+  skeleton->rodata->ls_stack_rate = sizes.stack_rate;
   if (filter.pids.size() == 1 && !filter.follow_forks) {
     skeleton->rodata->ls_only_tgid = static_cast<__u32>(filter.pids.front());
   }
@@ -73,25 +73,28 @@ Result<Loaded> load(Skeleton* skeleton, void (*destroy)(Skeleton*), int (*do_loa
                sizeof skeleton->rodata->ls_filter_comm - 1);
   skeleton->bss->ls_stop_ns = 0;
   loaded.hash_seed = skeleton->rodata->ls_hash_seed;
-  bpf_map__set_max_entries(skeleton->maps.pthreads, pthread_threads);
+  bpf_map__set_max_entries(skeleton->maps.pthreads, sizes.pthread_threads);
+  bpf_map__set_max_entries(skeleton->maps.holders, sizes.holders);
+  bpf_map__set_max_entries(skeleton->maps.splits, sizes.splits);
   const int error = do_load(skeleton);
   if (error != 0) {
     return unsupported(std::string("cannot load the BPF programs: ") + std::strerror(-error));
   }
   loaded.object = skeleton->obj;
   loaded.controls = {&skeleton->bss->ls_start_ns, &skeleton->bss->ls_stop_ns,
-                     &skeleton->bss->ls_adopt_waits, &skeleton->bss->ls_note_wake_ups};
+                     &skeleton->bss->ls_adopt_waits, &skeleton->bss->ls_note_wake_ups,
+                     &skeleton->bss->ls_mark_holders};
   loaded.variant = variant;
   return loaded;
 }
 
-Result<Loaded> load_best(const ProbeFilter& filter, uint32_t stack_rate, uint32_t pthread_threads) {
+Result<Loaded> load_best(const ProbeFilter& filter, const ProbeSizes& sizes) {
   auto modern = load(futex_modern__open(), futex_modern__destroy, futex_modern__load, "modern",
-                     filter, stack_rate, pthread_threads);
+                     filter, sizes);
   if (modern) return modern;
   spdlog::debug("the modern programs don't load here, trying those for older kernels");
   return load(futex_compat__open(), futex_compat__destroy, futex_compat__load, "compat", filter,
-              stack_rate, pthread_threads);
+              sizes);
 }
 
 Status set_filter(bpf_object* object, const ProbeFilter& filter) {
@@ -163,12 +166,11 @@ uint64_t monotonic_ns() {
   return ns & ~static_cast<uint64_t>(LS_TICK_NS - 1);
 }
 
-Result<FutexProbe> FutexProbe::open(const ProbeFilter& filter, uint32_t stack_rate,
-                                    uint32_t pthread_threads) {
+Result<FutexProbe> FutexProbe::open(const ProbeFilter& filter, const ProbeSizes& sizes) {
   if (Status kernel = prepare_bpf(); !kernel.ok()) return kernel.error();
   auto tracefs = Tracefs::open();
   if (!tracefs) return tracefs.error();
-  auto loaded = load_best(filter, stack_rate, pthread_threads);
+  auto loaded = load_best(filter, sizes);
   if (!loaded) return loaded.error();
 
   auto state = std::make_unique<State>();
@@ -211,6 +213,7 @@ const std::string& FutexProbe::variant() const { return state_->loaded.variant; 
 bpf_object* FutexProbe::object() const { return state_->loaded.object; }
 uint64_t FutexProbe::hash_seed() const { return state_->loaded.hash_seed; }
 void FutexProbe::note_wake_ups(bool on) { *state_->loaded.controls.note_wake_ups = on; }
+void FutexProbe::mark_holders(bool on) { *state_->loaded.controls.mark_holders = on; }
 
 uint64_t FutexProbe::start() {
   const uint64_t now = monotonic_ns();
@@ -244,17 +247,6 @@ Result<std::vector<ls_blocked>> FutexProbe::blocked_threads() const {
   return threads;
 }
 
-uint64_t FutexProbe::measured_run_ns() const {
-  uint64_t total = 0;
-  bpf_program* program = nullptr;
-  bpf_object__for_each_program(program, state_->loaded.object) {
-    bpf_prog_info info {};
-    __u32 size = sizeof info;
-    if (bpf_obj_get_info_by_fd(bpf_program__fd(program), &info, &size) == 0) {
-      total += info.run_time_ns;
-    }
-  }
-  return total;
-}
+uint64_t FutexProbe::measured_run_ns() const { return run_time_ns(state_->loaded.object); }
 
 }  // namespace lockscope

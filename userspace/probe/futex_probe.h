@@ -31,6 +31,16 @@ struct ProbeFilter {
 /// of time to within one percent after a few seconds.
 inline constexpr uint32_t kDefaultStackRate = 2000;
 
+/// How much of what the programs keep.
+struct ProbeSizes {
+  /// Stacks a second and CPU above which they are taken for a sample
+  /// (bpf/sampling.h); 0: all are taken.
+  uint32_t stack_rate = kDefaultStackRate;
+  uint32_t pthread_threads = 1;  ///< of the pthread tier
+  uint32_t holders = 1;          ///< threads that hold a contended lock, for the holder tier
+  uint32_t splits = 1;           ///< ... and such locks
+};
+
 /// Descriptors of the maps that user space reads. Owned by the probe.
 struct FutexMaps {
   int threads = -1;
@@ -49,12 +59,8 @@ class FutexProbe {
  public:
   /// Loads the variant with the newest features that this kernel takes, and
   /// attaches it; nothing is recorded until start(). Errors: Unsupported, with
-  /// what is missing and what to do. Above `stack_rate` stacks a second and CPU
-  /// they are taken for a sample (bpf/sampling.h); 0: all of them.
-  /// `pthread_threads`: threads that the pthread tier is to have room for.
-  static Result<FutexProbe> open(const ProbeFilter& filter,
-                                 uint32_t stack_rate = kDefaultStackRate,
-                                 uint32_t pthread_threads = 1);
+  /// what is missing and what to do.
+  static Result<FutexProbe> open(const ProbeFilter& filter, const ProbeSizes& sizes = {});
 
   FutexProbe(FutexProbe&&) noexcept;
   FutexProbe& operator=(FutexProbe&&) noexcept;
@@ -83,6 +89,9 @@ class FutexProbe {
   uint64_t hash_seed() const;
   /// Whether ends of sleeps are told to the pthread tier's threads.
   void note_wake_ups(bool on);
+
+  /// Whether threads that have a contended lock are marked for the holder tier.
+  void mark_holders(bool on);
 
   /// CPU time spent in the programs while the kernel kept run-time statistics
   /// (BPF_ENABLE_STATS), in ns since they were loaded.

@@ -11,6 +11,7 @@
 #include <tuple>
 #include <vector>
 
+#include "probe/bpf_support.h"
 #include "probe/uprobe.h"
 #include "process/maps.h"
 #include "process/pthread_libraries.h"
@@ -26,23 +27,9 @@ struct Loaded {
   volatile __u32* slice = nullptr;
   volatile __u64* slice_start_ns = nullptr;
   volatile __u64* slice_stop_ns = nullptr;
+  volatile __u32* mark_holders = nullptr;
   bool modern = false;
 };
-
-bool is_shared(const bpf_map* map) { return !bpf_map__is_internal(map); }
-
-// Maps of the same name are the same maps.
-Status share_maps(bpf_object* ours, bpf_object* futex) {
-  bpf_map* map = nullptr;
-  bpf_object__for_each_map(map, ours) {
-    const bpf_map* theirs = bpf_object__find_map_by_name(futex, bpf_map__name(map));
-    if (theirs == nullptr || !is_shared(map)) continue;
-    if (bpf_map__reuse_fd(map, bpf_map__fd(theirs)) != 0) {
-      return failed(std::string("cannot share map ") + bpf_map__name(map));
-    }
-  }
-  return {};
-}
 
 template <class Skeleton>
 Result<Loaded> load(Skeleton* skeleton, void (*destroy)(Skeleton*), int (*do_load)(Skeleton*),
@@ -69,6 +56,7 @@ Result<Loaded> load(Skeleton* skeleton, void (*destroy)(Skeleton*), int (*do_loa
   loaded.slice = &skeleton->bss->ls_slice;
   loaded.slice_start_ns = &skeleton->bss->ls_slice_start_ns;
   loaded.slice_stop_ns = &skeleton->bss->ls_slice_stop_ns;
+  loaded.mark_holders = &skeleton->bss->ls_mark_holders;
   loaded.modern = modern;
   return loaded;
 }
@@ -180,6 +168,10 @@ Result<bool> PthreadProbe::attach(pid_t pid, pid_t model, FileParser& parser) {
   }
   return true;
 }
+
+void PthreadProbe::mark_holders(bool on) { *state_->loaded.mark_holders = on; }
+
+uint64_t PthreadProbe::measured_run_ns() const { return run_time_ns(state_->loaded.object); }
 
 void PthreadProbe::detach() { state_->probes.clear(); }
 

@@ -47,6 +47,12 @@ class PthreadProbe {
   /// Takes away all probes.
   void detach();
 
+  /// Whether threads that have a contended object are marked for the holder tier.
+  void mark_holders(bool on);
+
+  /// As FutexProbe::measured_run_ns().
+  uint64_t measured_run_ns() const;
+
   /// From now on, events count; what threads hold is not known.
   uint64_t begin_slice();
   /// Events do not count any more.

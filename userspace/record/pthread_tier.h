@@ -20,6 +20,9 @@ class PthreadTier {
 
   const PthreadMaps& maps() const { return probe_.maps(); }
 
+  uint64_t measured_run_ns() const { return probe_.measured_run_ns(); }
+  void mark_holders(bool on) { probe_.mark_holders(on); }
+
   void begin() { probe_.begin_slice(); }
   /// Events do not count any more; probes are there still.
   void end();

@@ -79,4 +79,13 @@ Status read_pthread_tables(const PthreadMaps& maps, RawTables& tables) {
   return {};
 }
 
+Status read_holder_tables(const HolderMaps& maps, RawTables& tables) {
+  for (const Status& status :
+       {read_table(maps.holders, tables.holders), read_table(maps.splits, tables.splits),
+        read_table(maps.activities, tables.activities)}) {
+    if (!status.ok()) return status;
+  }
+  return {};
+}
+
 }  // namespace lockscope

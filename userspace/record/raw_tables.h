@@ -10,6 +10,7 @@
 #include "capture/capture.h"
 #include "events.h"
 #include "probe/futex_probe.h"
+#include "probe/holder_probe.h"
 #include "probe/pthread_probe.h"
 
 namespace lockscope {
@@ -35,6 +36,11 @@ struct RawTables {
   Table<ls_order_key, ls_order_row> orders;
   std::array<uint64_t, LS_PTHREAD_COUNTERS> pthread_counters{};
 
+  /// Of the holder tier, if it was there.
+  Table<uint32_t, ls_holder> holders;
+  Table<ls_split_key, ls_split> splits;
+  Table<ls_activity_key, ls_activity_row> activities;
+
   uint64_t start_ns = 0;  ///< CLOCK_MONOTONIC
   uint64_t stop_ns = 0;
 
@@ -54,5 +60,8 @@ Result<RawTables> read_tables(const FutexMaps& maps);
 
 /// Reads those of the pthread tier into `tables`.
 Status read_pthread_tables(const PthreadMaps& maps, RawTables& tables);
+
+/// Reads those of the holder tier into `tables`.
+Status read_holder_tables(const HolderMaps& maps, RawTables& tables);
 
 }  // namespace lockscope

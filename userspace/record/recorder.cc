@@ -24,6 +24,7 @@
 #include <utility>
 
 #include "aggregate/aggregate.h"
+#include "probe/holder_probe.h"
 #include "record/mapping_watch.h"
 #include "record/pthread_tier.h"
 #include "record/process_info.h"
@@ -95,7 +96,8 @@ double own_cpu_seconds() {
 // the time.
 class ProgramCost {
  public:
-  explicit ProgramCost(const FutexProbe& probe) : probe_(probe) {}
+  /// `run_ns`: CPU time spent in the programs so far, while statistics are kept.
+  explicit ProgramCost(std::function<uint64_t()> run_ns) : run_ns_(std::move(run_ns)) {}
 
   void tick() {
     if (ticks_++ % kStatsEvery == 0) {
@@ -111,12 +113,12 @@ class ProgramCost {
     if (statistics_) sampled_ns_ += monotonic_ns() - began_ns_;
     statistics_.reset();
     if (sampled_ns_ == 0) return 0;
-    return static_cast<double>(probe_.measured_run_ns()) * 1e-9 *
+    return static_cast<double>(run_ns_()) * 1e-9 *
            static_cast<double>(duration_ns) / static_cast<double>(sampled_ns_);
   }
 
  private:
-  const FutexProbe& probe_;
+  std::function<uint64_t()> run_ns_;
   UniqueFd statistics_;
   uint64_t began_ns_ = 0, sampled_ns_ = 0;
   int ticks_ = 0;
@@ -398,8 +400,13 @@ Result<Capture> record(const RecordOptions& options, SandboxedParser& parser,
   UniqueFd cgroup;
   auto filter = make_filter(options.target, command ? command->pid() : -1, cgroup);
   if (!filter) return filter.error();
-  auto probe = FutexProbe::open(*filter, options.stack_rate,
-                                options.pthread_tier ? kPthreadThreads : 1);
+  ProbeSizes sizes{.stack_rate = options.stack_rate};
+  if (options.pthread_tier) sizes.pthread_threads = kPthreadThreads;
+  if (options.holder_tier) {
+    sizes.holders = LS_HOLDERS;
+    sizes.splits = LS_SPLITS;
+  }
+  auto probe = FutexProbe::open(*filter, sizes);
   if (!probe) return probe.error();
 
   std::optional<PthreadTier> pthread_tier;
@@ -407,6 +414,14 @@ Result<Capture> record(const RecordOptions& options, SandboxedParser& parser,
     auto opened = PthreadTier::open(*probe, parser, options.stack_rate);
     if (!opened) return opened.error();
     pthread_tier.emplace(std::move(*opened));
+  }
+  std::optional<HolderProbe> holder_probe;
+  if (options.holder_tier) {
+    auto opened = HolderProbe::open(*probe, options.stack_rate);
+    if (!opened) return opened.error();
+    holder_probe.emplace(std::move(*opened));
+    probe->mark_holders(true);
+    if (pthread_tier) pthread_tier->mark_holders(true);
   }
   Attendant attendant(*probe, parser, symbolizer, pthread_tier ? &*pthread_tier : nullptr);
   if (!attendant.ok()) return failed("cannot read from the BPF programs");
@@ -422,7 +437,10 @@ Result<Capture> record(const RecordOptions& options, SandboxedParser& parser,
 
   const double cpu_before = own_cpu_seconds() + parser.cpu_seconds();
   const int64_t start_unix_ns = unix_ns();
-  ProgramCost cost(*probe);
+  ProgramCost cost([&] {
+    return probe->measured_run_ns() + (pthread_tier ? pthread_tier->measured_run_ns() : 0) +
+           (holder_probe ? holder_probe->measured_run_ns() : 0);
+  });
   const uint64_t start_ns = probe->start();
   if (pthread_tier) {
     pthread_tier->begin();
@@ -460,6 +478,11 @@ Result<Capture> record(const RecordOptions& options, SandboxedParser& parser,
       return read.error();
     }
   }
+  if (holder_probe) {
+    if (Status read = read_holder_tables(holder_probe->maps(), *tables); !read.ok()) {
+      return read.error();
+    }
+  }
   tables->start_ns = start_ns;
   tables->stop_ns = stop_ns;
   find_owners(*tables);
@@ -475,6 +498,7 @@ Result<Capture> record(const RecordOptions& options, SandboxedParser& parser,
   capture.start_unix_ns = start_unix_ns;
   capture.tiers = {"futex"};
   if (pthread_tier) capture.tiers.push_back("pthread");
+  if (holder_probe) capture.tiers.push_back("holder");
   const double wall = static_cast<double>(stop_ns - start_ns) * 1e-9;
   const double cpus = static_cast<double>(std::max(1L, ::sysconf(_SC_NPROCESSORS_ONLN)));
   if (wall > 0) {

@@ -21,6 +21,8 @@ struct RecordOptions {
   uint32_t stack_rate = kDefaultStackRate;
   /// Whether uprobes are placed in the target's libc: every acquisition is seen.
   bool pthread_tier = false;
+  /// Whether the scheduler is watched for what holders of contended locks do.
+  bool holder_tier = false;
   /// The command's output goes to stderr: stdout is for the report.
   bool command_stdout_to_stderr = false;
   /// Called about five times a second with the time recorded so far, in s.

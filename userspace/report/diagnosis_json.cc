@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "capture/stack_coverage.h"
+#include "text/holder_call.h"
 
 namespace lockscope {
 
@@ -28,6 +29,22 @@ json stacks_json(const Diagnosis& diagnosis, const std::vector<StackShare>& shar
   return stacks;
 }
 
+json activities_json(const Diagnosis& diagnosis, const Site& site) {
+  json stacks = json::array();
+  for (const ActivityShare& share : site.activities) {
+    if (stacks.size() == kMaxStacks) break;
+    const std::string call = holder_call(share.call);
+    stacks.push_back({{"ns", share.ns},
+                      {"count", share.count},
+                      {"state", call.empty() ? "running" : "blocked"},
+                      {"call", call.empty() ? json(nullptr) : json(call)},
+                      {"complete", diagnosis.capture.whole(share.stack)},
+                      {"incomplete_because", incomplete_json(diagnosis, share.stack)},
+                      {"frames", frames_json(diagnosis, share.stack)}});
+  }
+  return stacks;
+}
+
 json finding_json(const Diagnosis& diagnosis, const Finding& finding) {
   const Capture& capture = diagnosis.capture.capture;
   const Site& site = diagnosis.view.sites[finding.site];
@@ -39,11 +56,6 @@ json finding_json(const Diagnosis& diagnosis, const Finding& finding) {
   wait["max_ns"] = site.max_wait_ns();
   wait["in_flight"] = site.in_flight;
   wait["timeouts"] = site.timeouts;
-  json hold = hold_json(diagnosis, site);
-  // Split by the holder tier, which has not looked.
-  hold["running_ns"] = nullptr;
-  hold["runnable_ns"] = nullptr;
-  hold["blocked_ns"] = nullptr;
   json result = {
       {"shape", finding.shape},
       {"catalogue", finding.catalogue == 0 ? json(nullptr) : json(finding.catalogue)},
@@ -58,7 +70,7 @@ json finding_json(const Diagnosis& diagnosis, const Finding& finding) {
         {"shared", site.shared},
         {"lock", site.is_lock}}},
       {"wait", std::move(wait)},
-      {"hold", std::move(hold)},
+      {"hold", hold_json(diagnosis, site)},
       {"waiters", site.waiters},
       {"holders", site.holders},
       {"max_waiters", site.max_waiters},
@@ -69,6 +81,7 @@ json finding_json(const Diagnosis& diagnosis, const Finding& finding) {
       {"fix", finding.fix},
       {"waiter_stacks", stacks_json(diagnosis, site.waiter_stacks)},
       {"holder_stacks", stacks_json(diagnosis, site.holder_stacks)},
+      {"critical_section", activities_json(diagnosis, site)},
   };
   return result;
 }
@@ -113,6 +126,12 @@ json durations_json(const Durations& durations) {
 
 json hold_json(const Diagnosis& diagnosis, const Site& site) {
   json hold = durations_json(site.hold);
+  const bool split = site.split.held_ns > 0;
+  const HoldSplit parts = site.hold_split();
+  hold["running_ns"] = split ? json(parts.running_ns()) : json(nullptr);
+  hold["runnable_ns"] = split ? json(parts.runnable_ns) : json(nullptr);
+  hold["blocked_ns"] = split ? json(parts.blocked_ns) : json(nullptr);
+  hold["split_ns"] = split ? json(site.split.held_ns) : json(nullptr);
   hold["source"] = site.object != kNone ? "pthread" : site.hold.count > 0 ? json("futex") : json(nullptr);
   if (site.object == kNone) return hold;
   const PthreadObject& object = diagnosis.capture.capture.objects[site.object];

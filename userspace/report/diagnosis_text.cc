@@ -7,6 +7,7 @@
 
 #include "capture/stack_coverage.h"
 #include "text/format.h"
+#include "text/holder_call.h"
 
 namespace lockscope {
 namespace {
@@ -19,7 +20,7 @@ constexpr double kWorthShowing = 0.001;
 
 // From the program's own innermost frame outwards: how a library takes a lock
 // is the same everywhere (and in the JSON).
-void append_frames(std::string& out, const std::vector<Frame>& frames) {
+std::vector<const Frame*> own_frames(const std::vector<Frame>& frames) {
   const Frame* caller = calling_frame(frames);
   std::vector<const Frame*> shown;
   for (size_t i = caller == nullptr ? 0 : static_cast<size_t>(caller - frames.data());
@@ -29,6 +30,11 @@ void append_frames(std::string& out, const std::vector<Frame>& frames) {
     if (frame.inlined && frame.file.find("/include/c++/") != std::string::npos) continue;
     shown.push_back(&frame);
   }
+  return shown;
+}
+
+void append_frames(std::string& out, const std::vector<Frame>& frames) {
+  const std::vector<const Frame*> shown = own_frames(frames);
   for (size_t i = 0; i < shown.size() && i < kMaxFrames; i++) {
     out += "             " + frame_line(*shown[i]) + "\n";
   }
@@ -61,6 +67,60 @@ void append_stacks(std::string& out, const Diagnosis& diagnosis, const char* tit
   }
 }
 
+// Activities that differ only within libraries, or by line, as one, most time first.
+std::vector<ActivityShare> merged_activities(const Diagnosis& diagnosis, const Site& site) {
+  std::vector<ActivityShare> merged;
+  std::map<std::string, size_t> known;
+  for (const ActivityShare& activity : site.activities) {
+    std::string key = std::to_string(activity.call);
+    if (activity.stack != kNone) {
+      for (const Frame* frame : own_frames(diagnosis.capture.frames[activity.stack])) {
+        key += '\n' + frame->function;
+      }
+    }
+    const auto [entry, is_new] = known.emplace(std::move(key), merged.size());
+    if (is_new) {
+      merged.push_back(activity);
+    } else {
+      merged[entry->second].ns += activity.ns;
+      merged[entry->second].count += activity.count;
+    }
+  }
+  std::stable_sort(merged.begin(), merged.end(),
+                   [](const auto& a, const auto& b) { return a.ns > b.ns; });
+  return merged;
+}
+
+// What holders did: the parts of the time, then where most of it went.
+void append_split(std::string& out, const Diagnosis& diagnosis, const Site& site) {
+  // Less than this of the holds is not what makes them long.
+  constexpr double kWorthALine = 0.02;
+  const HoldSplit& split = site.split;
+  if (split.held_ns == 0) return;
+  const auto share_of = [&](uint64_t ns) {
+    return static_cast<double>(ns) / static_cast<double>(split.held_ns);
+  };
+  out += fmt::format("   while it was held ({}): {} running, {} waiting for a CPU, {} blocked:\n",
+                     format_ns(static_cast<double>(split.held_ns)),
+                     format_percent(share_of(split.running_ns())),
+                     format_percent(share_of(split.runnable_ns)),
+                     format_percent(share_of(split.blocked_ns)));
+  size_t shown = 0;
+  for (const ActivityShare& activity : merged_activities(diagnosis, site)) {
+    if (share_of(activity.ns) < kWorthALine || shown++ == kMaxStacks) break;
+    const std::string call = holder_call(activity.call);
+    out += fmt::format("     {:>6}  {}, {} {}\n", format_percent(share_of(activity.ns)),
+                       call.empty() ? "running" : "blocked in " + printable(call),
+                       format_count(activity.count), call.empty() ? "samples" : "times");
+    if (activity.stack == kNone) {
+      out += "             (no stack)\n";
+      continue;
+    }
+    append_frames(out, diagnosis.capture.frames[activity.stack]);
+    if (!diagnosis.capture.whole(activity.stack)) out += "             (stack incomplete)\n";
+  }
+}
+
 void append_finding(std::string& out, const Diagnosis& diagnosis, const Finding& finding,
                     size_t number) {
   const Site& site = diagnosis.view.sites[finding.site];
@@ -75,6 +135,7 @@ void append_finding(std::string& out, const Diagnosis& diagnosis, const Finding&
   append_stacks(out, diagnosis, "waiting", site.waiter_stacks, site.wait_ns(), "waits");
   append_stacks(out, diagnosis, "released by, with the waiting that they ended",
                 site.holder_stacks, site.blame_ns, "releases");
+  append_split(out, diagnosis, site);
   out += "   Fix: " + finding.fix + "\n\n";
 }
 

@@ -4,6 +4,7 @@
 
 #include "report/diagnosis_text.h"
 #include "text/format.h"
+#include "text/holder_call.h"
 
 namespace lockscope {
 namespace {
@@ -17,7 +18,9 @@ class Builder {
  public:
   explicit Builder(const Diagnosis& diagnosis) : diagnosis_(diagnosis) {}
 
-  void add(const Site& site, Index stack, uint64_t ns, uint64_t count) {
+  /// `leaf`: what it did there, unless empty.
+  void add(const Site& site, Index stack, uint64_t ns, uint64_t count,
+           const std::string& leaf = "") {
     if (ns == 0) return;
     const Index process = stack == kNone ? site.process
                                          : diagnosis_.capture.capture.stacks[stack].process;
@@ -34,6 +37,7 @@ class Builder {
         flame.frames.push_back(frame_name(*frame));
       }
     }
+    if (!leaf.empty()) flame.frames.push_back(leaf);
     flame.value = ns;
     flame.count = count;
     graph.stacks.push_back(std::move(flame));
@@ -51,6 +55,7 @@ const char* title_of(FlameMetric metric) {
     case FlameMetric::Blame: return "Waiting for locks, by who released them";
     case FlameMetric::Hold: return "Contended holds, by who held";
     case FlameMetric::Idle: return "Idle waiting, by who waits";
+    case FlameMetric::CriticalSection: return "What holders of contended locks did";
   }
   return "";
 }
@@ -61,6 +66,7 @@ FlamePalette palette_of(FlameMetric metric) {
     case FlameMetric::Blame: return FlamePalette::Blame;
     case FlameMetric::Hold: return FlamePalette::Hold;
     case FlameMetric::Idle: return FlamePalette::Idle;
+    case FlameMetric::CriticalSection: return FlamePalette::Blame;
   }
   return FlamePalette::Wait;
 }
@@ -72,6 +78,7 @@ std::optional<FlameMetric> parse_flame_metric(std::string_view name) {
   if (name == "blame") return FlameMetric::Blame;
   if (name == "hold") return FlameMetric::Hold;
   if (name == "idle") return FlameMetric::Idle;
+  if (name == "critical-section") return FlameMetric::CriticalSection;
   return {};
 }
 
@@ -99,6 +106,17 @@ FlameGraph flame_view(const Diagnosis& diagnosis, FlameMetric metric) {
       case FlameMetric::Hold:
         for (const StackShare& share : site.hold_stacks) {
           builder.add(site, share.stack, share.ns, share.count);
+        }
+        break;
+      case FlameMetric::CriticalSection:
+        for (const ActivityShare& share : site.activities) {
+          const std::string call = holder_call(share.call);
+          builder.add(site, share.stack, share.ns, share.count,
+                      call.empty() ? "" : "(blocked in " + call + ")");
+        }
+        if (site.split.runnable_ns > 0) {
+          builder.add(site, kNone, site.split.runnable_ns, 0);
+          builder.graph.stacks.back().frames.back() = "(waiting for a CPU: " + site.name + ")";
         }
         break;
     }

@@ -14,6 +14,7 @@ enum class FlameMetric {
   Blame,  ///< time others waited, by the stack that released the lock
   Hold,   ///< time locks were held after a wait, by releasing stack
   Idle,   ///< time waiting for work, time or a thread's end
+  CriticalSection,  ///< what threads did while they held a contended lock
 };
 
 std::optional<FlameMetric> parse_flame_metric(std::string_view name);

@@ -73,7 +73,7 @@ int main(int argc, char** argv) {
   const pid_t pid = std::atoi(argv[2]);
 
   SandboxedParser parser;
-  FutexProbe futex = must(FutexProbe::open({.kind = LS_FILTER_TGIDS, .pids = {pid}}, 0, kPthreadThreads));
+  FutexProbe futex = must(FutexProbe::open({.kind = LS_FILTER_TGIDS, .pids = {pid}}, {.stack_rate = 0, .pthread_threads = kPthreadThreads}));
   PthreadProbe probe = must(PthreadProbe::open(futex, 0));
   futex.start();
   probe.begin_slice();

@@ -49,7 +49,7 @@ class PthreadObjects : public testing::Test {
     capture.stacks.resize(10);
     add_pthread_objects(tables_,
                         {[](uint64_t process) { return process == kProcess ? 0u : kNone; },
-                         [](uint64_t stack) { return static_cast<Index>(stack); }},
+                         [](uint64_t stack) { return static_cast<Index>(stack); }, nullptr},
                         capture);
     return capture;
   }
