@@ -144,7 +144,8 @@ def check_complete(report):
     # A program's first stacks may be taken before its code is known; the last waits have none.
     assert set(stacks["incomplete"]) <= {"code not known yet", "not taken"}, quality
     assert not any("not read" in reason for reason in quality["lost"]), quality
-    ends = {frames[-1]["function"] for frames in stacks_of(report)}
+    ends = {row["frames"][-1]["function"] for table in ("wait_sites", "holders")
+            for row in report[table] if row["complete"]}
     assert ends <= {"runtime.goexit", "runtime.mstart", "runtime.mcall", "runtime.morestack",
                     "runtime.rt0_go", "__clone3", "clone3", "__clone", "_start"}, ends
 
