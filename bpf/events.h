@@ -93,7 +93,7 @@ struct ls_lock {
 	__u32 traits;          /* enum ls_wait_trait, of all waits seen */
 	__u32 waited_releases; /* releases while somebody waited */
 	__u32 self_releases;   /* ... by a thread that had waited here itself */
-	__u32 padding;
+	__u32 pointed;         /* user space was told that it is contended */
 	__u64 waiter_threads[LS_THREAD_BITS / 64];
 	__u64 releaser_threads[LS_THREAD_BITS / 64];
 	struct ls_wait_sums waits; /* all of them, whether their stacks were taken or not */
@@ -268,9 +268,14 @@ struct ls_cpu {
 	__u64 random;    /* state of the generator; 0: not seeded yet */
 };
 
+/* Waiting at one lock from which on it is worth a closer look: a thousandth of ten
+ * seconds. */
+#define LS_HOT_NS 10000000ULL
+
 enum ls_notice_kind {
 	LS_NOTICE_PROCESS = 1, /* a process was seen for the first time */
 	LS_NOTICE_EXEC = 2,    /* it replaced its program */
+	LS_NOTICE_CONTENDED = 3, /* it releases a lock that threads have waited for, in all LS_HOT_NS */
 };
 
 struct ls_notice {

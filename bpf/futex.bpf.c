@@ -186,8 +186,14 @@ int exit_futex(struct ls_sys_exit *ctx)
 	thread = bpf_map_lookup_elem(&threads, &tid);
 	if (!thread)
 		return 0;
-	if (thread->phase == LS_PHASE_WAITING)
-		return end_wait(thread, tid, ctx->ret);
+	if (thread->phase == LS_PHASE_WAITING) {
+		end_wait(thread, tid, ctx->ret);
+		/* Last, so that our own time does not stand in the hold. */
+		if (ls_note_wake_ups)
+			note_wake_up(tid, thread->word, now_ticks_ns() + ls_wake_ns,
+				     ctx->ret != -11 || is_pi_wait(thread->op), !ctx->ret);
+		return 0;
+	}
 	if (thread->requeueing)
 		return end_requeue(thread, ctx->ret);
 	return 0;

@@ -96,7 +96,8 @@ __noinline int unmark_holder(__u64 lock, __u64 now, __u32 counts)
 		return 0;
 	}
 	__sync_fetch_and_add(&split->count, 1);
-	__sync_fetch_and_add(&split->held_ns, now - mark.since_ns);
+	if (now > mark.since_ns)
+		__sync_fetch_and_add(&split->held_ns, now - mark.since_ns);
 	__sync_fetch_and_add(&split->runnable_ns, holder->runnable_ns - mark.runnable_ns);
 	__sync_fetch_and_add(&split->blocked_ns, holder->blocked_ns - mark.blocked_ns);
 	return 0;

@@ -109,7 +109,13 @@ static __noinline int enter_held(struct ls_pthread *thread, __u64 address, __u32
 	held->flags = flags;
 	held->depth = 1;
 	held->inverse = cpu ? draw_stack(cpu, now) : 0;
-	held->stack = held->inverse ? take_stack(thread->process) : 0;
+	held->stack = 0;
+	if (held->inverse) {
+		__u64 before = bpf_ktime_get_ns();
+
+		held->stack = take_stack(thread->process);
+		held->since_ns += bpf_ktime_get_ns() - before;
+	}
 	thread->pending = address;
 	if (ls_mark_holders && is_contended(thread, address)) {
 		held->flags |= LS_ACQUIRED_CONTENDED;
@@ -138,20 +144,31 @@ static __always_inline int acquire_at(struct ls_pthread *thread, __u64 address, 
 	return 0;
 }
 
+/* Whoever waits since before the slice is not known. */
+static __always_inline struct ls_object *find_cond(const struct ls_pthread *thread, __u64 address)
+{
+	struct ls_object *cond = find_object(thread, address, LS_OBJECT_COND);
+
+	if (cond && cond->slice != ls_slice) {
+		cond->slice = ls_slice;
+		cond->waiting = 0;
+	}
+	return cond;
+}
+
 /* The thread is in another call: it has left the one before. */
 static __always_inline struct ls_pthread *next_call(__u64 now)
 {
 	struct ls_pthread *thread;
 
-	count_pthread(LS_PTHREAD_HITS);
 	if (!in_slice(now))
 		return 0;
 	thread = current_pthread();
 	if (!thread)
 		return 0;
+	thread->hits++;
 	if (thread->pending_cond) {
-		struct ls_object *cond =
-			find_object(thread, thread->pending_cond, LS_OBJECT_COND);
+		struct ls_object *cond = find_cond(thread, thread->pending_cond);
 
 		if (cond)
 			__sync_fetch_and_add(&cond->waiting, -1);
@@ -163,12 +180,24 @@ static __always_inline struct ls_pthread *next_call(__u64 now)
 }
 
 /* Global, with numbers for arguments: verified once, not on every way to them. */
-__noinline int acquire(__u64 address, __u32 kind, __u32 flags, __u32 libc)
+__noinline int acquire(__u64 address, __u32 kind, __u32 flags, __u32 libc, __u32 call)
 {
 	__u64 now = now_ticks_ns();
 	struct ls_pthread *thread = next_call(now);
 
-	return thread ? acquire_at(thread, address, kind, flags, libc, now) : 0;
+	return thread ? acquire_at(thread, address, kind, flags, libc, begin_of(call, now)) : 0;
+}
+
+/* When the current thread woke from its last sleep, if it slept for the object and
+ * woke in this slice; else 0. */
+static __always_inline __u64 woken_for(__u64 address)
+{
+	__u32 tid = (__u32)bpf_get_current_pid_tgid();
+	const struct ls_thread *thread = bpf_map_lookup_elem(&threads, &tid);
+
+	if (!thread || thread->phase == LS_PHASE_WAITING || !is_word_of(thread->word, address))
+		return 0;
+	return thread->since_ns > ls_slice_start_ns ? thread->since_ns : 0;
 }
 
 /* The release of what the thread is not known to have: from before we looked, or
@@ -177,6 +206,7 @@ static __noinline int release_unknown(struct ls_pthread *thread, __u64 address, 
 				      __u32 libc, __u64 now)
 {
 	struct ls_object *object;
+	__u64 since_ns;
 
 	if (kind == LS_OBJECT_MUTEX) {
 		struct mutex_state mutex =
@@ -192,8 +222,16 @@ static __noinline int release_unknown(struct ls_pthread *thread, __u64 address, 
 		add_event(object, LS_EVENT_POSTS);
 		return 0;
 	}
+	since_ns = kind == LS_OBJECT_MUTEX ? woken_for(address) : 0;
+	if (since_ns) {
+		/* It had been asleep for it since before the slice. */
+		add_release(&object->holds, now > since_ns ? now - since_ns : 0);
+		add_event(object, LS_EVENT_CONTENDED);
+		return 0;
+	}
 	__sync_fetch_and_add(&object->before_count, 1);
-	__sync_fetch_and_add(&object->before_ns, now - ls_slice_start_ns);
+	if (now > ls_slice_start_ns)
+		__sync_fetch_and_add(&object->before_ns, now - ls_slice_start_ns);
 	return 0;
 }
 
@@ -234,9 +272,10 @@ static __noinline int release_at(struct ls_pthread *thread, __u64 address, __u32
 	if (held->flags & LS_ACQUIRED_AGAIN &&
 	    read_mutex(address, libc, (__u32)bpf_get_current_pid_tgid()).again)
 		return 0;
-	held_ns = now - held->since_ns;
+	held_ns = now > held->since_ns ? now - held->since_ns : 0;
 	object = find_object(thread, address, kind);
 	if (object) {
+		__sync_fetch_and_add(&object->hits, thread->hits);
 		add_release(held->flags & LS_ACQUIRED_READ ? &object->read_holds : &object->holds,
 			    held_ns);
 		if (held->flags & LS_ACQUIRED_SLEPT)
@@ -250,12 +289,12 @@ static __noinline int release_at(struct ls_pthread *thread, __u64 address, __u32
 	return 0;
 }
 
-__noinline int release_of(__u64 address, __u32 kind, __u32 libc)
+__noinline int release_of(__u64 address, __u32 kind, __u32 libc, __u32 call)
 {
 	__u64 now = now_ticks_ns();
 	struct ls_pthread *thread = next_call(now);
 
-	return thread ? release_at(thread, address, kind, libc, now) : 0;
+	return thread ? release_at(thread, address, kind, libc, end_of(call, now)) : 0;
 }
 
 /* A wait for an event: its time is the futex tier's. */
@@ -278,7 +317,7 @@ __noinline int cond_wait(__u64 address, __u64 mutex, __u32 libc)
 
 	if (!thread)
 		return 0;
-	cond = find_object(thread, address, LS_OBJECT_COND);
+	cond = find_cond(thread, address);
 	if (cond) {
 		add_event(cond, LS_EVENT_WAITS);
 		__sync_fetch_and_add(&cond->waiting, 1);
@@ -288,7 +327,7 @@ __noinline int cond_wait(__u64 address, __u64 mutex, __u32 libc)
 	/* musl's calls mutex_unlock and mutex_lock, where we are too. */
 	if (libc == LS_LIBC_MUSL)
 		return 0;
-	release_at(thread, mutex, LS_OBJECT_MUTEX, libc, now);
+	release_at(thread, mutex, LS_OBJECT_MUTEX, libc, end_of(LS_CALL_COND_WAIT, now));
 	/* Not by acquire_at(): the mutex still says that it is ours. */
 	if (find_held(thread, mutex) < 0) {
 		enter_held(thread, mutex, LS_OBJECT_MUTEX, 0, now);
@@ -308,7 +347,7 @@ __noinline int wake(__u64 address, __u32 event, __u32 libc)
 
 	if (!thread)
 		return 0;
-	cond = find_object(thread, address, LS_OBJECT_COND);
+	cond = find_cond(thread, address);
 	if (!cond)
 		return 0;
 	add_event(cond, event);
@@ -343,33 +382,35 @@ __noinline int spin_lock(__u64 address, __u32 failed, __u32 libc)
 			__sync_fetch_and_add(&object->spin_ns, now - spinning_ns);
 		thread->spinning_ns = 0;
 	}
-	return acquire_at(thread, address, LS_OBJECT_SPIN, 0, libc, now);
+	return acquire_at(thread, address, LS_OBJECT_SPIN, 0, libc,
+			  begin_of(LS_CALL_SPIN_LOCK, now));
 }
 
 static __always_inline int handle(struct pt_regs *ctx, __u32 call, __u32 libc, __u32 outcome)
 {
 	__u64 address = ctx->di;
 
+	count_hit(call);
 	switch (call) {
 	case LS_CALL_MUTEX_LOCK:
-		return acquire(address, LS_OBJECT_MUTEX, 0, libc);
+		return acquire(address, LS_OBJECT_MUTEX, 0, libc, call);
 	case LS_CALL_MUTEX_TRYLOCK:
 	case LS_CALL_MUTEX_TIMEDLOCK:
-		return acquire(address, LS_OBJECT_MUTEX, LS_ACQUIRED_MAYBE, libc);
+		return acquire(address, LS_OBJECT_MUTEX, LS_ACQUIRED_MAYBE, libc, call);
 	case LS_CALL_MUTEX_UNLOCK:
-		return release_of(address, LS_OBJECT_MUTEX, libc);
+		return release_of(address, LS_OBJECT_MUTEX, libc, call);
 	case LS_CALL_RWLOCK_READ:
-		return acquire(address, LS_OBJECT_RWLOCK, LS_ACQUIRED_READ, libc);
+		return acquire(address, LS_OBJECT_RWLOCK, LS_ACQUIRED_READ, libc, call);
 	case LS_CALL_RWLOCK_TRY_READ:
 	case LS_CALL_RWLOCK_TIMED_READ:
-		return acquire(address, LS_OBJECT_RWLOCK, LS_ACQUIRED_READ | LS_ACQUIRED_MAYBE, libc);
+		return acquire(address, LS_OBJECT_RWLOCK, LS_ACQUIRED_READ | LS_ACQUIRED_MAYBE, libc, call);
 	case LS_CALL_RWLOCK_WRITE:
-		return acquire(address, LS_OBJECT_RWLOCK, 0, libc);
+		return acquire(address, LS_OBJECT_RWLOCK, 0, libc, call);
 	case LS_CALL_RWLOCK_TRY_WRITE:
 	case LS_CALL_RWLOCK_TIMED_WRITE:
-		return acquire(address, LS_OBJECT_RWLOCK, LS_ACQUIRED_MAYBE, libc);
+		return acquire(address, LS_OBJECT_RWLOCK, LS_ACQUIRED_MAYBE, libc, call);
 	case LS_CALL_RWLOCK_UNLOCK:
-		return release_of(address, LS_OBJECT_RWLOCK, libc);
+		return release_of(address, LS_OBJECT_RWLOCK, libc, call);
 	case LS_CALL_COND_WAIT:
 		return cond_wait(address, ctx->si, libc);
 	case LS_CALL_COND_SIGNAL:
@@ -377,12 +418,12 @@ static __always_inline int handle(struct pt_regs *ctx, __u32 call, __u32 libc, _
 	case LS_CALL_COND_BROADCAST:
 		return wake(address, LS_EVENT_BROADCASTS, libc);
 	case LS_CALL_SEM_WAIT:
-		return acquire(address, LS_OBJECT_SEM, 0, libc);
+		return acquire(address, LS_OBJECT_SEM, 0, libc, call);
 	case LS_CALL_SEM_TRYWAIT:
 	case LS_CALL_SEM_TIMEDWAIT:
-		return acquire(address, LS_OBJECT_SEM, LS_ACQUIRED_MAYBE, libc);
+		return acquire(address, LS_OBJECT_SEM, LS_ACQUIRED_MAYBE, libc, call);
 	case LS_CALL_SEM_POST:
-		return release_of(address, LS_OBJECT_SEM, libc);
+		return release_of(address, LS_OBJECT_SEM, libc, call);
 	case LS_CALL_BARRIER_WAIT:
 		return wait_for(address, LS_OBJECT_BARRIER);
 	case LS_CALL_ONCE:
@@ -392,9 +433,9 @@ static __always_inline int handle(struct pt_regs *ctx, __u32 call, __u32 libc, _
 	case LS_CALL_SPIN_LOCK:
 		return spin_lock(address, outcome && !(ctx->flags & X86_FLAG_ZERO), libc);
 	case LS_CALL_SPIN_TRYLOCK:
-		return acquire(address, LS_OBJECT_SPIN, LS_ACQUIRED_MAYBE, libc);
+		return acquire(address, LS_OBJECT_SPIN, LS_ACQUIRED_MAYBE, libc, call);
 	case LS_CALL_SPIN_UNLOCK:
-		return release_of(address, LS_OBJECT_SPIN, libc);
+		return release_of(address, LS_OBJECT_SPIN, libc, call);
 	}
 	return 0;
 }

@@ -13,6 +13,11 @@ volatile __u32 ls_slice = 0;
 volatile __u64 ls_slice_start_ns = 0;
 volatile __u64 ls_slice_stop_ns = 0;
 
+/* What a probe adds to a hold that begins at it, after we took the time, and to one
+ * that ends at it, before; by enum ls_call, as measured (pthread_probe.cc). */
+volatile __u32 ls_after_ns[32];
+volatile __u32 ls_before_ns[32];
+
 LS_HASH(objects, struct ls_object_key, struct ls_object, 8192);
 LS_HASH(hold_rows, struct ls_hold_key, struct ls_hold_row, 8192);
 LS_HASH(orders, struct ls_order_key, struct ls_order_row, 4096);
@@ -45,6 +50,25 @@ static __always_inline void count_pthread(__u32 counter)
 		__sync_fetch_and_add(&cpu->counters[counter], 1);
 }
 
+static __always_inline void count_hit(__u32 call)
+{
+	struct ls_pthread_cpu *cpu = this_pthread_cpu();
+
+	if (cpu && call < LS_CALLS)
+		__sync_fetch_and_add(&cpu->hits[call], 1);
+}
+
+/* When the hold that begins at a call's probe, hit at `now`, really begins; and ends. */
+static __always_inline __u64 begin_of(__u32 call, __u64 now)
+{
+	return now + ls_after_ns[call & 31];
+}
+
+static __always_inline __u64 end_of(__u32 call, __u64 now)
+{
+	return now - ls_before_ns[call & 31];
+}
+
 static __always_inline int in_slice(__u64 now)
 {
 	return now >= ls_slice_start_ns && now < ls_slice_stop_ns;
@@ -63,6 +87,7 @@ static __noinline struct ls_pthread *make_pthread(__u32 tgid, __u32 tid)
 		forget_marked_objects();
 	thread->slice = ls_slice;
 	thread->n = 0;
+	thread->hits = 0;
 	thread->pending = 0;
 	thread->previous = 0;
 	thread->pending_cond = 0;

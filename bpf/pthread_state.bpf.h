@@ -12,6 +12,9 @@ LS_HASH(pthreads, __u32, struct ls_pthread, 1);
 /* While the pthread tier's probes are placed. */
 volatile __u32 ls_note_wake_ups = 0;
 
+/* From taking the time of a wake-up to the thread's going on, about (pthread_probe.cc). */
+volatile __u32 ls_wake_ns = 0;
+
 static __always_inline int is_word_of(__u64 word, __u64 object)
 {
 	return object && word - object < LS_OBJECT_BYTES;

@@ -89,9 +89,12 @@ struct ls_object_key {
 /* One object of pthreads. */
 struct ls_object {
 	__u32 kind;      /* enum ls_object_kind */
+	__u32 slice;     /* cond: of which `waiting` is true */
 	__s32 waiting;   /* cond: threads between their call and what they did next */
+	__u32 padding;
 	__u64 partner;   /* cond: the mutex last used with it */
 	__u64 spin_ns;   /* spent spinning */
+	__u64 hits;      /* summed up over its releases: of the thread so far in the slice */
 	__u64 before_count; /* releases of what had been acquired before we looked */
 	__u64 before_ns;    /* ... their holds since then */
 	__u64 events[LS_OBJECT_EVENTS];
@@ -127,6 +130,8 @@ struct ls_pthread {
 	__u64 spinning_ns;  /* since when it spins for `pending` */
 	__u32 slice;        /* of which the rest is true: ls_slice */
 	__u32 n;            /* of `held` */
+	__u32 hits;         /* of probes, in the slice */
+	__u32 padding;
 	struct ls_acquired held[LS_MAX_ACQUIRED];
 };
 
@@ -158,7 +163,6 @@ struct ls_order_row {
 };
 
 enum ls_pthread_counter {
-	LS_PTHREAD_HITS = 0,            /* of probes: not a loss */
 	LS_PTHREAD_LOST_THREADS = 1,    /* no room */
 	LS_PTHREAD_LOST_OBJECTS = 2,
 	LS_PTHREAD_LOST_HOLD_ROWS = 3,
@@ -170,9 +174,10 @@ enum ls_pthread_counter {
 
 struct ls_pthread_cpu {
 	__u64 counters[LS_PTHREAD_COUNTERS];
+	__u64 hits[LS_CALLS];  /* of probes, in a slice or not */
 	struct ls_cpu sample; /* of stacks, its window and odds */
 };
 
-LS_ASSERT_SIZE(struct ls_object, 504);
-LS_ASSERT_SIZE(struct ls_pthread, 560);
+LS_ASSERT_SIZE(struct ls_object, 520);
+LS_ASSERT_SIZE(struct ls_pthread, 568);
 LS_ASSERT_SIZE(struct ls_hold_row, 200);

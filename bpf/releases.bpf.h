@@ -56,6 +56,10 @@ static __noinline int release(const struct futex_call *call, struct ls_cpu *cpu,
 		if (has_thread_bit(lock->waiter_threads, tid)) {
 			traits |= LS_TRAIT_SELF_RELEASE;
 			__sync_fetch_and_add(&lock->self_releases, 1);
+			if (lock->waits.total_ns >= LS_HOT_NS && !lock->pointed) {
+				lock->pointed = 1;
+				notify(process, LS_NOTICE_CONTENDED);
+			}
 		}
 		if (traits)
 			set_bits_u32(&lock->traits, traits);

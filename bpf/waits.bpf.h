@@ -110,8 +110,6 @@ static __noinline int end_wait(struct ls_thread *thread, __u32 tid, __s64 result
 	now = now_ticks_ns();
 	if (!capturing(now))
 		return 0;
-	if (ls_note_wake_ups)
-		note_wake_up(tid, thread->word, now, result != -11 || is_pi_wait(thread->op), !result);
 	thread->phase = LS_PHASE_IDLE;
 	if (thread->before_attach && !claim_adopted(tid))
 		return 0;

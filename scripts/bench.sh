@@ -5,7 +5,7 @@
 #
 #   scripts/bench.sh LOCKSCOPE [--rounds N] [--seconds S] [--workloads LIST] [--contenders LIST]
 #
-# Workloads (comma-separated; default pingpong,memcached,stacks,pairs):
+# Workloads (comma-separated; default pingpong,memcached,stacks,pairs,budget):
 #   pingpong       condition-variable ping-pong of two threads on ONE CPU: each hand-over is a wake,
 #                  a wait and a context switch, and nothing else: the worst case
 #   pingpong-free  the same on any CPU: a hand-over then contains waking up an idle CPU
@@ -14,6 +14,7 @@
 #                  unwind tables of mariadbd and LLVM, 10,000 addresses of mariadbd and libc named
 #   pairs          a thread that only locks and unlocks a mutex that nobody else wants, with probes at
 #                  both calls: lockscope's pthread tier, and bpftrace's entry and return probes
+#   budget         the same thread for 5 times as long, with the pthread tier and --budget 1
 # Contenders: lockscope, lockscope-holder (with the holder tier), offcputime, offcputime-bpfcc,
 # bpftrace, perf.
 #
@@ -27,7 +28,7 @@ usage() { sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 [ $# -ge 1 ] || usage
 lockscope=$1
 shift
-rounds=5 seconds=2 workloads=pingpong,memcached,stacks,pairs
+rounds=5 seconds=2 workloads=pingpong,memcached,stacks,pairs,budget
 contenders=lockscope,lockscope-holder,offcputime,offcputime-bpfcc,bpftrace,perf
 while [ $# -ge 2 ]; do
   case $1 in
@@ -97,7 +98,11 @@ run_tracer() {
   local limit=120
   case $1 in
     lockscope-pthread)
-      exec "$lockscope" record --tiers futex,pthread -p "$2" -d $limit -o "$work/capture" ;;
+      exec "$lockscope" record --tiers futex,pthread --budget 100 -p "$2" -d $limit \
+        -o "$work/capture" ;;
+    lockscope-budget)
+      exec "$lockscope" record --tiers futex,pthread --budget 1 -p "$2" -d $limit \
+        -o "$work/capture" ;;
     bpftrace-pairs) with_tracefs bpftrace -p "$2" -e "${pairs_program//LIBC/$(libc_of "$2")}" ;;
     lockscope-holder)
       exec "$lockscope" record --tiers futex,holder -p "$2" -d $limit -o "$work/capture" ;;
@@ -250,6 +255,20 @@ pairs() {
     }'
 }
 
+# Prints its figures itself.
+budget() {
+  local round bare seconds=$((seconds * 5))
+  for ((round = 0; round < rounds; round++)); do
+    lock_loop bare && bare=$ns && lock_loop lockscope-budget && echo "$bare $ns"
+  done | awk '{ print $2 / $1 }' | sort -n | awk '
+    { ratio[NR] = $1 }
+    END {
+      if (!NR) { print "\nbudget: not measured"; exit }
+      printf "\nbudget: a thread that only locks and unlocks, with --budget 1: %.3fx the time " \
+             "(%.3f - %.3f), median of %d\n", ratio[int((NR + 1) / 2)], ratio[1], ratio[NR], NR
+    }'
+}
+
 measure() {
   case $1 in
     pingpong) pingpong "$2" pinned ;;
@@ -309,6 +328,7 @@ echo "$rounds rounds of $seconds s; time = bare / traced rate, so 1.25x is a qua
 for workload in "${workloads[@]}"; do
   if [ "$workload" = stacks ]; then stacks; continue; fi
   if [ "$workload" = pairs ]; then pairs; continue; fi
+  if [ "$workload" = budget ]; then budget; continue; fi
   if [ "$workload" = memcached ]; then
     memcached_pid=$("$here/real-programs/memcached.sh" start "$work/memcached" | sed -n 's/^PID=//p')
   fi

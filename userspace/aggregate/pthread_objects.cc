@@ -1,11 +1,14 @@
 #include "aggregate/pthread_objects.h"
 
 #include <algorithm>
+#include <bit>
+#include <cmath>
 #include <map>
 #include <utility>
 #include <vector>
 
 #include "aggregate/apportion.h"
+#include "record/held_objects.h"
 
 namespace lockscope {
 namespace {
@@ -46,13 +49,67 @@ PthreadObject to_object(const ls_object_key& key, const ls_object& raw) {
   return object;
 }
 
-// Whether the thread sleeps for what it asked for last, and does not have it yet.
-bool still_waits(const ls_pthread& thread, const ls_thread* asleep) {
-  if (!asleep || asleep->phase != LS_PHASE_WAITING) return false;
-  const auto near = [&](uint64_t object) {
-    return object != 0 && asleep->word - object < LS_OBJECT_BYTES;
-  };
-  return near(thread.pending) || near(thread.pending_cond);
+// A hold as long as the slices has hardly a chance to lie within one; one of length h
+// has (S - h) / S of that of a short one.
+double inverse_chance(size_t slot, double slice_ns) {
+  const double ns = std::exp2(static_cast<double>(slot) + 0.5);
+  constexpr double kLeast = 0.05;
+  return 1 / std::max(kLeast, 1 - ns / slice_ns);
+}
+
+// Makes `holds`, of which slices saw some whole, those of all the time.
+void scale_up(Durations& holds, double count, double ns, double slice_ns) {
+  std::vector<double> weights;
+  for (size_t slot = 0; slot < holds.histogram.slots.size(); slot++) {
+    weights.push_back(static_cast<double>(holds.histogram.slots[slot]) *
+                      inverse_chance(slot, slice_ns));
+  }
+  holds.count = static_cast<uint64_t>(std::llround(count));
+  holds.total_ns = static_cast<uint64_t>(std::llround(ns));
+  if (holds.histogram.count() == 0) {
+    // Longer than the slices, all of them.
+    const uint64_t mean = holds.count > 0 ? holds.total_ns / holds.count : holds.total_ns;
+    weights[std::min<size_t>(mean == 0 ? 0 : std::bit_width(mean) - 1, weights.size() - 1)] = 1;
+    holds.max_ns = std::max(holds.max_ns, mean);
+  }
+  const auto counts = apportion(holds.count, weights);
+  std::copy(counts.begin(), counts.end(), holds.histogram.slots.begin());
+}
+
+// Of the time in which probes were there, what would have been seen in all of it.
+void estimate(PthreadObject& object, const SliceBooks::Estimates& estimates,
+              const RawTables& tables) {
+  const double slice_ns = tables.observed_share *
+                          static_cast<double>(tables.stop_ns - tables.start_ns) /
+                          static_cast<double>(tables.slices);
+  const auto whole = [](const Durations& holds) { return static_cast<double>(holds.total_ns); };
+  const double both = whole(object.hold) + whole(object.read_hold);
+  // What was cut belongs to either kind, as far as one can tell.
+  const double reading = both > 0 ? whole(object.read_hold) / both : 0;
+  const double ended = static_cast<double>(object.hold.count + object.read_hold.count);
+  const double read_count =
+      ended > 0 ? static_cast<double>(object.read_hold.count) / ended : reading;
+  const double seen = ended + static_cast<double>(object.before);
+  const double factor = seen > 0 ? estimates.count.value / seen : 1 / tables.observed_share;
+  if (read_count > 0) {
+    scale_up(object.read_hold, estimates.count.value * read_count, estimates.ns.value * reading,
+             slice_ns);
+  }
+  if (read_count < 1) {
+    scale_up(object.hold, estimates.count.value * (1 - read_count),
+             estimates.ns.value * (1 - reading), slice_ns);
+  }
+  for (uint64_t* number : {&object.contended, &object.failed, &object.waits, &object.signals,
+                           &object.broadcasts, &object.unheld, &object.posts, &object.taken,
+                           &object.spins, &object.spin_ns}) {
+    *number = static_cast<uint64_t>(static_cast<double>(*number) * factor);
+  }
+  object.before = 0;
+  object.nobody = 0;  // who waited since before a slice is not known
+  object.count_error =
+      estimates.count.value > 0 ? estimates.count.error / estimates.count.value : 0;
+  object.total_error = estimates.ns.value > 0 ? estimates.ns.error / estimates.ns.value : 0;
+  object.mean_error = estimates.mean_error;
 }
 
 }  // namespace
@@ -63,26 +120,33 @@ void add_pthread_objects(const RawTables& tables, const KeyIndices& indices, Cap
     known[{key.process, key.address}] = static_cast<Index>(capture.objects.size());
     capture.objects.push_back(to_object(key, raw));
     capture.objects.back().process = indices.process(key.process);
+    if (tables.slices == 0) continue;
+    const auto found = tables.estimates.find({key.process, key.address});
+    estimate(capture.objects.back(), found == tables.estimates.end() ? SliceBooks::Estimates{} : found->second,
+             tables);
   }
   const auto find = [&](uint64_t process, uint64_t address) {
     const auto found = known.find({process, address});
     return found == known.end() ? kNone : found->second;
   };
 
-  std::map<uint32_t, const ls_thread*> futex_threads;
-  for (const auto& [tid, thread] : tables.threads) futex_threads[tid] = &thread;
-  for (const auto& [tid, thread] : tables.pthreads) {
-    const auto asleep = futex_threads.find(tid);
-    const bool waits =
-        still_waits(thread, asleep == futex_threads.end() ? nullptr : asleep->second);
-    for (uint32_t i = 0; i < std::min<uint32_t>(thread.n, LS_MAX_ACQUIRED); i++) {
-      const ls_acquired& held = thread.held[i];
-      if (held.flags & LS_ACQUIRED_MAYBE || (waits && held.address == thread.pending)) continue;
-      const Index object = find(thread.process, held.address);
-      if (object == kNone || held.since_ns > tables.stop_ns) continue;
+  if (tables.slices == 0) {
+    std::map<uint32_t, const ls_thread*> futex_threads;
+    for (const auto& [tid, thread] : tables.threads) futex_threads[tid] = &thread;
+    const auto futex_thread = [&](uint32_t tid) {
+      const auto thread = futex_threads.find(tid);
+      return thread == futex_threads.end() ? nullptr : thread->second;
+    };
+    for (const HeldObject& held : held_objects(tables.pthreads, tables.slice, tables.stop_ns, futex_thread)) {
+      const Index object = find(held.process, held.address);
+      if (object == kNone) continue;
       capture.objects[object].held++;
       capture.objects[object].held_ns += tables.stop_ns - held.since_ns;
     }
+  } else {
+    // What is held is in the estimates, up to each slice's end.
+    capture.quality.pthread_slices = tables.slices;
+    capture.quality.pthread_share = tables.observed_share;
   }
 
   struct Weights {

@@ -30,6 +30,10 @@ struct Quality {
   uint64_t stacks_taken = 0;
   uint64_t events = 0;             ///< sleeps and releases
   uint64_t sampled_events = 0;     ///< ... of which the stack was taken: all, or a sample
+  /// Of the pthread tier: slices of time in which probes were there, and their share of
+  /// the recording; none if they were there all of the time.
+  uint64_t pthread_slices = 0;
+  double pthread_share = 1;
   double self_cpu_share = 0;       ///< the tool's own CPU time, of all the machine's
 };
 
@@ -154,6 +158,11 @@ struct PthreadObject {
   uint64_t taken = 0;       ///< ... waited for and not posted by the same thread
   uint64_t spins = 0;       ///< spin locks that were not free at once
   uint64_t spin_ns = 0;
+  /// Of estimates, where probes were there for slices of the time only: standard errors,
+  /// relative; 0 if all is counted, or there were too few slices to tell.
+  double count_error = 0;   ///< of the holds' count
+  double total_error = 0;   ///< ... and of their time in all
+  double mean_error = 0;    ///< ... and of the mean hold
   uint64_t mutex = 0;       ///< conditions: address of the one last used with it
   std::string object;       ///< name of the variable, if it is static; may be empty
   uint64_t object_offset = 0;  ///< of the object in it

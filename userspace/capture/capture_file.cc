@@ -19,7 +19,7 @@ using nlohmann::json;
 
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Quality, lost, truncated_stacks, broken_stacks, guessed_stacks,
                                    complete_stacks, unmatched, calls, stacks_taken, events,
-                                   sampled_events, self_cpu_share)
+                                   sampled_events, pthread_slices, pthread_share, self_cpu_share)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Mapping, start, end, file_offset, inode, dev_major, dev_minor,
                                    deleted, path)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Process, id, pid, comm, exe, language, threads, mappings)
@@ -37,8 +37,8 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(PairRow, lock, waiter, waker, count, total_ns
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Frame, function, file, line, module, inlined)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(PthreadObject, process, address, kind, hold, read_hold, held,
                                    held_ns, before, contended, failed, waits, signals, broadcasts,
-                                   unheld, nobody, posts, taken, spins, spin_ns, mutex, object,
-                                   object_offset)
+                                   unheld, nobody, posts, taken, spins, spin_ns, count_error,
+                                   total_error, mean_error, mutex, object, object_offset)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(HoldRow, object, stack, count, total_ns)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(OrderRow, held, wanted, stack, count, tid)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(HoldSplit, count, held_ns, runnable_ns, blocked_ns)
@@ -138,10 +138,15 @@ Result<SymbolizedCapture> from_json_document(json document, const Error& not_a_c
                     ", this program reads " + kSchema);
     }
     SymbolizedCapture capture;
-    for (const char* table : kLaterTables) {
-      document.at("capture").emplace(table, json::array());
+    json& saved = document.at("capture");
+    for (const char* table : kLaterTables) saved.emplace(table, json::array());
+    // ... of before there were slices, all was seen.
+    saved.at("quality").emplace("pthread_slices", 0);
+    saved.at("quality").emplace("pthread_share", 1.0);
+    for (json& object : saved.at("objects")) {
+      for (const char* error : {"count_error", "total_error", "mean_error"}) object.emplace(error, 0.0);
     }
-    capture.capture = document.at("capture").get<Capture>();
+    capture.capture = saved.get<Capture>();
     const auto frames = document.at("frames").get<std::vector<Frame>>();
     for (const json& indices : document.at("stack_frames")) {
       auto& stack = capture.frames.emplace_back();

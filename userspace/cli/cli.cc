@@ -44,6 +44,13 @@ void add_target(CLI::App& app, Request& request) {
       ->type_name("LIST")
       ->delimiter(',')
       ->check(CLI::IsMember({"futex", "pthread", "holder"}));
+  app.add_option("--budget", request.budget_percent,
+                 "percent of the CPU time of the processes looked at that the pthread tier's\n"
+                 "probes may cost; above it they are there for slices of the time, and holds are\n"
+                 "estimated (default 5; 100: no limit). Without --tiers: adds that tier, in\n"
+                 "processes in which threads wait for locks")
+      ->type_name("PERCENT")
+      ->check(CLI::Range(0.01, 100.0));
   app.footer(kTargetHelp);
 }
 

@@ -61,7 +61,13 @@ Result<SymbolizedCapture> obtain(const Request& request) {
   options.target = request.target;
   options.seconds = request.seconds;
   options.stack_rate = request.stack_rate;
-  options.pthread_tier = request.wants_tier("pthread");
+  // A budget asks for what can be had within it: where it is worth that.
+  if (request.wants_tier("pthread")) {
+    options.pthread_tier = PthreadScope::Targets;
+  } else if (request.tiers.empty() && request.budget_percent) {
+    options.pthread_tier = PthreadScope::Pointed;
+  }
+  if (request.budget_percent) options.budget_percent = *request.budget_percent;
   options.holder_tier = request.wants_tier("holder");
   options.command_stdout_to_stderr = request.output == "-";
   const bool terminal = ::isatty(STDERR_FILENO) == 1;

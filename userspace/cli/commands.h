@@ -18,6 +18,7 @@ struct Request {
   std::optional<double> seconds;
   uint32_t stack_rate = kDefaultStackRate;
   std::vector<std::string> tiers;  ///< "futex", "pthread", "holder"; none: the default
+  std::optional<double> budget_percent;  ///< what probes may cost; none: the default
   std::string output = "-";
   std::string format;  ///< empty: the command's default
   std::string sort = "wait";

@@ -34,6 +34,7 @@ struct Controls {
   volatile __u32* adopt_waits = nullptr;
   volatile __u32* note_wake_ups = nullptr;
   volatile __u32* mark_holders = nullptr;
+  volatile __u32* wake_ns = nullptr;
 };
 
 // What one skeleton offers under names that differ by type only.
@@ -83,7 +84,7 @@ Result<Loaded> load(Skeleton* skeleton, void (*destroy)(Skeleton*), int (*do_loa
   loaded.object = skeleton->obj;
   loaded.controls = {&skeleton->bss->ls_start_ns, &skeleton->bss->ls_stop_ns,
                      &skeleton->bss->ls_adopt_waits, &skeleton->bss->ls_note_wake_ups,
-                     &skeleton->bss->ls_mark_holders};
+                     &skeleton->bss->ls_mark_holders, &skeleton->bss->ls_wake_ns};
   loaded.variant = variant;
   return loaded;
 }
@@ -212,7 +213,10 @@ const std::string& FutexProbe::variant() const { return state_->loaded.variant; 
 
 bpf_object* FutexProbe::object() const { return state_->loaded.object; }
 uint64_t FutexProbe::hash_seed() const { return state_->loaded.hash_seed; }
-void FutexProbe::note_wake_ups(bool on) { *state_->loaded.controls.note_wake_ups = on; }
+void FutexProbe::note_wake_ups(bool on, uint32_t later_ns) {
+  *state_->loaded.controls.wake_ns = later_ns;
+  *state_->loaded.controls.note_wake_ups = on;
+}
 void FutexProbe::mark_holders(bool on) { *state_->loaded.controls.mark_holders = on; }
 
 uint64_t FutexProbe::start() {

@@ -87,8 +87,9 @@ class FutexProbe {
   /// which their keys are hashed.
   bpf_object* object() const;
   uint64_t hash_seed() const;
-  /// Whether ends of sleeps are told to the pthread tier's threads.
-  void note_wake_ups(bool on);
+  /// Whether ends of sleeps are told to the pthread tier's threads, as of `later_ns`
+  /// after the time is taken.
+  void note_wake_ups(bool on, uint32_t later_ns = 0);
 
   /// Whether threads that have a contended lock are marked for the holder tier.
   void mark_holders(bool on);

@@ -2,11 +2,16 @@
 
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
+#include <pthread.h>
+#include <semaphore.h>
 #include <spdlog/spdlog.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <cerrno>
+#include <cmath>
 #include <cstring>
 #include <tuple>
 #include <vector>
@@ -28,6 +33,8 @@ struct Loaded {
   volatile __u64* slice_start_ns = nullptr;
   volatile __u64* slice_stop_ns = nullptr;
   volatile __u32* mark_holders = nullptr;
+  volatile __u32* after_ns = nullptr;
+  volatile __u32* before_ns = nullptr;
   bool modern = false;
 };
 
@@ -57,6 +64,8 @@ Result<Loaded> load(Skeleton* skeleton, void (*destroy)(Skeleton*), int (*do_loa
   loaded.slice_start_ns = &skeleton->bss->ls_slice_start_ns;
   loaded.slice_stop_ns = &skeleton->bss->ls_slice_stop_ns;
   loaded.mark_holders = &skeleton->bss->ls_mark_holders;
+  loaded.after_ns = skeleton->bss->ls_after_ns;
+  loaded.before_ns = skeleton->bss->ls_before_ns;
   loaded.modern = modern;
   return loaded;
 }
@@ -80,6 +89,31 @@ bool takes_multi(const Loaded& loaded) {
       .operator bool();
 }
 
+// What probes cost the thread that hits them, in ns.
+struct HitCost {
+  // On the machine that the tier was made on; a guess for others.
+  double emulated_ns = 900;
+  double stepped_ns = 12'000;
+  double hold_ns = 0;  // of a hit at either end, what stands in the hold
+};
+
+constexpr int kBatches = 40, kPairs = 250, kSteps = 10;
+
+double elapsed_ns(uint64_t since_ns) { return static_cast<double>(monotonic_ns() - since_ns); }
+
+// Rows of a map that are about a process: of its keys, what `tgid_of` says.
+template <class Key, class TgidOf>
+void forget_process(int map, uint32_t tgid, TgidOf tgid_of) {
+  std::vector<Key> ours;
+  Key key{};
+  for (const Key* at = nullptr; bpf_map_get_next_key(map, at, &key) == 0; at = &ours.back()) {
+    ours.push_back(key);
+  }
+  for (const Key& one : ours) {
+    if (tgid_of(one) == tgid) bpf_map_delete_elem(map, &one);
+  }
+}
+
 }  // namespace
 
 struct PthreadProbe::State {
@@ -92,7 +126,26 @@ struct PthreadProbe::State {
   // By process, and by file: probes stay when it becomes another program.
   std::map<std::pair<pid_t, File>, std::vector<Uprobes>> probes;
   std::map<File, Result<ProbePlan>> plans;
+  HitCost cost;
+  std::array<double, LS_CALLS> hit_ns{};
+  double calibration_ns = 0;  // of what was spent, on ourselves
+
+  void learn(const ProbePlan& plan);
 };
+
+// What the calls of a library's sites cost from now on.
+void PthreadProbe::State::learn(const ProbePlan& plan) {
+  for (const ProbeSite& site : plan.sites) {
+    const double hit = site.emulated ? cost.emulated_ns : cost.stepped_ns;
+    // Of two libraries that differ, the dearer one.
+    if (hit < hit_ns[site.call]) continue;
+    hit_ns[site.call] = hit;
+    loaded.before_ns[site.call] = static_cast<__u32>(cost.hold_ns / 2);
+    loaded.after_ns[site.call] =
+        static_cast<__u32>(site.emulated ? cost.hold_ns / 2
+                                         : std::max(0.0, cost.stepped_ns - cost.hold_ns / 2));
+  }
+}
 
 PthreadProbe::PthreadProbe(std::unique_ptr<State> state) : state_(std::move(state)) {}
 PthreadProbe::PthreadProbe(PthreadProbe&&) noexcept = default;
@@ -114,6 +167,105 @@ Result<PthreadProbe> PthreadProbe::open(FutexProbe& futex, uint32_t stack_rate) 
   state->maps = {map_fd("pthreads"), map_fd("objects"), map_fd("hold_rows"), map_fd("orders"),
                  map_fd("pthread_cpus")};
   return PthreadProbe(std::move(state));
+}
+
+Status PthreadProbe::calibrate(FileParser& parser) {
+  if (!state_->multi) return {};
+  const pid_t self = ::getpid();
+  const auto placed = attach(self, self, parser);
+  if (!placed) return placed.error();
+  begin_slice();
+  pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+  sem_t empty;
+  ::sem_init(&empty, 0, 0);
+  HitCost cost;
+  double pair_ns = HUGE_VAL, held_ns = HUGE_VAL, step_ns = HUGE_VAL;
+  uint64_t count = 0, total_ns = 0;
+  // The quickest, for what else goes on here is not the probes' doing.
+  for (int batch = 0; batch < kBatches; batch++) {
+    uint64_t began_ns = monotonic_ns();
+    for (int i = 0; i < kPairs; i++) {
+      ::pthread_mutex_lock(&mutex);
+      ::pthread_mutex_unlock(&mutex);
+    }
+    pair_ns = std::min(pair_ns, elapsed_ns(began_ns) / kPairs);
+    began_ns = monotonic_ns();
+    for (int i = 0; i < kSteps; i++) (void)::sem_trywait(&empty);
+    step_ns = std::min(step_ns, elapsed_ns(began_ns) / kSteps);
+    ls_object_key key{};
+    for (const ls_object_key* at = nullptr; bpf_map_get_next_key(state_->maps.objects, at, &key) == 0;
+         at = &key) {
+      ls_object object;
+      if (key.address != reinterpret_cast<uint64_t>(&mutex) ||
+          bpf_map_lookup_elem(state_->maps.objects, &key, &object) != 0)
+        continue;
+      const uint64_t more = object.holds.count - count;
+      if (more > 0) {
+        held_ns = std::min(held_ns, static_cast<double>(object.holds.hold_total_ns - total_ns) /
+                                        static_cast<double>(more));
+      }
+      count = object.holds.count;
+      total_ns = object.holds.hold_total_ns;
+      break;
+    }
+  }
+  ::sem_destroy(&empty);
+  end_slice();
+  detach();
+  state_->futex.note_wake_ups(false);
+  const auto own = static_cast<uint32_t>(self);
+  forget_process<ls_object_key>(state_->maps.objects, own, [](const ls_object_key& key) {
+    return LS_PROCESS_TGID(key.process);
+  });
+  forget_process<ls_hold_key>(state_->maps.hold_rows, own, [](const ls_hold_key& key) {
+    return LS_PROCESS_TGID(key.process);
+  });
+  // No other process has met a probe yet.
+  forget_process<__u32>(state_->maps.threads, own, [own](__u32) { return own; });
+
+  const auto emulated = [&](ls_call call) {
+    bool all = false;
+    for (const auto& [file, plan] : state_->plans) {
+      if (!plan) continue;
+      for (const ProbeSite& site : plan->sites) {
+        if (site.call == call) all = site.emulated;
+      }
+    }
+    return all;
+  };
+  if (count == 0 || !emulated(LS_CALL_MUTEX_LOCK) || !emulated(LS_CALL_MUTEX_UNLOCK)) return {};
+  cost.emulated_ns = pair_ns / 2;
+  cost.hold_ns = std::min(held_ns, pair_ns);
+  cost.stepped_ns = emulated(LS_CALL_SEM_TRYWAIT) ? cost.emulated_ns * 12 : step_ns;
+  spdlog::debug("a probe hit costs {:.0f} ns, {:.0f} where it has to be stepped; {:.0f} ns stand in a hold",
+                cost.emulated_ns, cost.stepped_ns, cost.hold_ns);
+  state_->cost = cost;
+  state_->hit_ns = {};
+  for (const auto& [file, plan] : state_->plans) {
+    if (plan) state_->learn(*plan);
+  }
+  state_->calibration_ns = spent_ns();
+  return {};
+}
+
+std::array<uint64_t, LS_CALLS> PthreadProbe::hits() const {
+  std::array<uint64_t, LS_CALLS> hits{};
+  std::vector<ls_pthread_cpu> cpus(static_cast<size_t>(std::max(1, libbpf_num_possible_cpus())));
+  const __u32 zero = 0;
+  if (bpf_map_lookup_elem(state_->maps.cpus, &zero, cpus.data()) != 0) return hits;
+  for (const ls_pthread_cpu& cpu : cpus) {
+    for (size_t call = 0; call < hits.size(); call++) hits[call] += cpu.hits[call];
+  }
+  return hits;
+}
+
+double PthreadProbe::spent_ns() const {
+  const auto all = hits();
+  double ns = -state_->calibration_ns;
+  for (size_t call = 0; call < all.size(); call++) {
+    ns += static_cast<double>(all[call]) * state_->hit_ns[call];
+  }
+  return ns;
 }
 
 const PthreadMaps& PthreadProbe::maps() const { return state_->maps; }
@@ -138,6 +290,7 @@ Result<bool> PthreadProbe::attach(pid_t pid, pid_t model, FileParser& parser) {
     }
     if (!plan->second) return failed(mapping.path + ": " + plan->second.error().message);
     const ProbePlan& sites = *plan->second;
+    state_->learn(sites);
     const std::string path = "/proc/self/fd/" + std::to_string(file->get());
     std::vector<UprobePoint> points;
     for (const ProbeSite& site : sites.sites) {
@@ -181,9 +334,12 @@ uint64_t PthreadProbe::begin_slice() {
   *loaded.slice = *loaded.slice + 1;
   *loaded.slice_start_ns = now;
   *loaded.slice_stop_ns = UINT64_MAX;
-  state_->futex.note_wake_ups(true);
+  // The way out of a system call is about as long as that out of a probe.
+  state_->futex.note_wake_ups(true, static_cast<uint32_t>(state_->cost.hold_ns / 2));
   return now;
 }
+
+uint32_t PthreadProbe::slice() const { return *state_->loaded.slice; }
 
 uint64_t PthreadProbe::end_slice() {
   const uint64_t now = monotonic_ns();

@@ -2,6 +2,7 @@
 
 #include <sys/types.h>
 
+#include <array>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -39,6 +40,15 @@ class PthreadProbe {
   /// Whether one link holds all probes of a process, so that they can come and go.
   bool fast() const;
 
+  /// Finds out what a hit costs on this machine, by placing probes in ourselves for some
+  /// 50 ms, and takes that out of holds from then on. Where probes are slow to come and
+  /// go nothing is measured.
+  Status calibrate(FileParser& parser);
+  /// Of the probes so far, by enum ls_call.
+  std::array<uint64_t, LS_CALLS> hits() const;
+  /// CPU time that all hits have cost the targets so far, in ns.
+  double spent_ns() const;
+
   /// Places probes in a process. Ok and false if it has no libc yet. Errors: Failed,
   /// with what about its libc is the matter.
   /// The libc is looked for in process `model`: for one that has yet to load its own,
@@ -57,6 +67,8 @@ class PthreadProbe {
   uint64_t begin_slice();
   /// Events do not count any more.
   uint64_t end_slice();
+  /// The number of the last slice that began.
+  uint32_t slice() const;
 
  private:
   struct State;

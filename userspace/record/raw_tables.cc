@@ -69,6 +69,12 @@ Result<RawTables> read_tables(const FutexMaps& maps) {
   return tables;
 }
 
+Result<RawTables::Table<uint32_t, ls_pthread>> read_pthreads(const PthreadMaps& maps) {
+  RawTables::Table<uint32_t, ls_pthread> threads;
+  if (Status read = read_table(maps.threads, threads); !read.ok()) return read.error();
+  return threads;
+}
+
 Status read_pthread_tables(const PthreadMaps& maps, RawTables& tables) {
   for (const Status& status :
        {read_table(maps.threads, tables.pthreads), read_table(maps.objects, tables.objects),

@@ -12,6 +12,7 @@
 #include "probe/futex_probe.h"
 #include "probe/holder_probe.h"
 #include "probe/pthread_probe.h"
+#include "record/slice_books.h"
 
 namespace lockscope {
 
@@ -35,6 +36,12 @@ struct RawTables {
   Table<ls_hold_key, ls_hold_row> hold_rows;
   Table<ls_order_key, ls_order_row> orders;
   std::array<uint64_t, LS_PTHREAD_COUNTERS> pthread_counters{};
+  uint32_t slice = 0;  ///< the last one, of which `pthreads` are true
+  /// Where probes were there for slices of the time only: what these say of all of it,
+  /// instead of the objects' own sums.
+  size_t slices = 0;
+  double observed_share = 1;
+  std::map<SliceBooks::Key, SliceBooks::Estimates> estimates;
 
   /// Of the holder tier, if it was there.
   Table<uint32_t, ls_holder> holders;
@@ -57,6 +64,9 @@ Result<RawTables::Table<uint32_t, ls_thread>> read_threads(const FutexMaps& maps
 
 /// Reads all tables of a stopped probe.
 Result<RawTables> read_tables(const FutexMaps& maps);
+
+/// Reads the threads of the pthread tier.
+Result<RawTables::Table<uint32_t, ls_pthread>> read_pthreads(const PthreadMaps& maps);
 
 /// Reads those of the pthread tier into `tables`.
 Status read_pthread_tables(const PthreadMaps& maps, RawTables& tables);

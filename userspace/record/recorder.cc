@@ -26,7 +26,6 @@
 #include "aggregate/aggregate.h"
 #include "probe/holder_probe.h"
 #include "record/mapping_watch.h"
-#include "record/pthread_tier.h"
 #include "record/process_info.h"
 #include "unwind/process_tables.h"
 #include "unwind/user_walker.h"
@@ -165,8 +164,9 @@ std::vector<UniqueFd> watch_processes(const std::vector<pid_t>& pids) {
 class Attendant {
  public:
   Attendant(const FutexProbe& probe, FileParser& parser, Symbolizer& symbolizer,
-            PthreadTier* pthread_tier)
+            PthreadTier* pthread_tier, PthreadScope pthread_scope)
       : pthread_tier_(pthread_tier),
+        pthread_scope_(pthread_scope),
         processes_(parser, symbolizer),
         memory_(probe.unwind_maps()),
         tables_(memory_, [&parser](int fd) { return parser.unwind_table(fd); }),
@@ -177,16 +177,18 @@ class Attendant {
   int notices_fd() const { return ring_buffer__epoll_fd(notices_.get()); }
   const std::vector<int>& mapping_fds() const { return mappings_.descriptors(); }
 
-  void serve() {
+  // Returns how long it has time until the next time, in ns.
+  uint64_t serve() {
     ring_buffer__consume(notices_.get());
-    if (pthread_tier_) pthread_tier_->serve();
+    const uint64_t time_ns = std::min<uint64_t>(pthread_tier_->serve(), kServeMs * 1000000ull);
     serve_tables();
     // Names of what is loaded have more time, but not for ever: it may go again.
     const uint64_t now = monotonic_ns();
-    if (mapped_.empty() || now < next_refresh_ns_) return;
+    if (mapped_.empty() || now < next_refresh_ns_) return time_ns;
     next_refresh_ns_ = now + kRefreshMs * 1000000ull;
     for (const pid_t pid : std::exchange(mapped_, {}))
       processes_.refresh(pid, [this] { serve_tables(); });
+    return time_ns;
   }
 
   // Ahead of the first stack of a process that is known beforehand. One that
@@ -226,13 +228,20 @@ class Attendant {
     const auto& notice = *static_cast<const ls_notice*>(data);
     // Tables first: stacks are being taken already, names have time.
     const auto pid = static_cast<pid_t>(LS_PROCESS_TGID(notice.process));
-    if (attendant.pthread_tier_) attendant.pthread_tier_->want(pid);
+    // We are, when the pthread tier finds out what it costs.
+    if (pid == ::getpid()) return 0;
+    const bool contended = notice.kind == LS_NOTICE_CONTENDED;
+    if (attendant.pthread_scope_ == (contended ? PthreadScope::Pointed : PthreadScope::Targets)) {
+      attendant.pthread_tier_->want(pid);
+    }
+    if (contended) return 0;
     attendant.expect(pid);
     attendant.processes_.meet(notice.process, [&attendant] { attendant.serve_tables(); });
     return 0;
   }
 
   PthreadTier* pthread_tier_;
+  PthreadScope pthread_scope_;
   ProcessTable processes_;
   MappingWatch mappings_;
   std::set<pid_t> mapped_;  // code, since their names were last refreshed
@@ -249,6 +258,7 @@ void run_until_over(const RecordOptions& options, double seconds, uint64_t start
   const InterruptFd interrupt;
   const bool has_processes = !watched.empty();
   uint64_t next_tick_ns = start_ns, next_mapping_ns = 0;
+  uint64_t serve_ns = 0;  // how long there is time before the next serve()
   while (true) {
     const uint64_t now = monotonic_ns();
     const double elapsed = static_cast<double>(now - start_ns) * 1e-9;
@@ -266,9 +276,10 @@ void run_until_over(const RecordOptions& options, double seconds, uint64_t start
       for (const int fd : attendant.mapping_fds()) descriptors.push_back({fd, POLLIN, 0});
     }
     const double left_ms =
-        std::min<double>((seconds - elapsed) * 1e3, hear_mappings ? kServeMs : kMappingMs);
+        std::min<double>({(seconds - elapsed) * 1e3, static_cast<double>(serve_ns) * 1e-6,
+                          static_cast<double>(hear_mappings ? kServeMs : kMappingMs)});
     ::poll(descriptors.data(), descriptors.size(), static_cast<int>(std::ceil(left_ms)));
-    attendant.serve();
+    serve_ns = attendant.serve();
     if (std::any_of(descriptors.begin() + 2 + static_cast<std::ptrdiff_t>(watched.size()),
                     descriptors.end(), [](const pollfd& p) { return p.revents != 0; }))
       next_mapping_ns = monotonic_ns() + kMappingMs * 1000000ull;
@@ -401,7 +412,8 @@ Result<Capture> record(const RecordOptions& options, SandboxedParser& parser,
   auto filter = make_filter(options.target, command ? command->pid() : -1, cgroup);
   if (!filter) return filter.error();
   ProbeSizes sizes{.stack_rate = options.stack_rate};
-  if (options.pthread_tier) sizes.pthread_threads = kPthreadThreads;
+  const bool everywhere = options.pthread_tier == PthreadScope::Targets;
+  if (options.pthread_tier != PthreadScope::Nowhere) sizes.pthread_threads = kPthreadThreads;
   if (options.holder_tier) {
     sizes.holders = LS_HOLDERS;
     sizes.splits = LS_SPLITS;
@@ -409,11 +421,12 @@ Result<Capture> record(const RecordOptions& options, SandboxedParser& parser,
   auto probe = FutexProbe::open(*filter, sizes);
   if (!probe) return probe.error();
 
-  std::optional<PthreadTier> pthread_tier;
-  if (options.pthread_tier) {
-    auto opened = PthreadTier::open(*probe, parser, options.stack_rate);
-    if (!opened) return opened.error();
-    pthread_tier.emplace(std::move(*opened));
+  PthreadTier pthread_tier(*probe, parser,
+                           {.stack_rate = options.stack_rate,
+                            .budget_percent = options.budget_percent,
+                            .mark_holders = options.holder_tier});
+  if (everywhere) {
+    if (Status loaded = pthread_tier.load(); !loaded.ok()) return loaded.error();
   }
   std::optional<HolderProbe> holder_probe;
   if (options.holder_tier) {
@@ -421,9 +434,8 @@ Result<Capture> record(const RecordOptions& options, SandboxedParser& parser,
     if (!opened) return opened.error();
     holder_probe.emplace(std::move(*opened));
     probe->mark_holders(true);
-    if (pthread_tier) pthread_tier->mark_holders(true);
   }
-  Attendant attendant(*probe, parser, symbolizer, pthread_tier ? &*pthread_tier : nullptr);
+  Attendant attendant(*probe, parser, symbolizer, &pthread_tier, options.pthread_tier);
   if (!attendant.ok()) return failed("cannot read from the BPF programs");
   const bool by_pid = filter->kind == LS_FILTER_TGIDS;
   std::vector<UniqueFd> watched =
@@ -438,44 +450,50 @@ Result<Capture> record(const RecordOptions& options, SandboxedParser& parser,
   const double cpu_before = own_cpu_seconds() + parser.cpu_seconds();
   const int64_t start_unix_ns = unix_ns();
   ProgramCost cost([&] {
-    return probe->measured_run_ns() + (pthread_tier ? pthread_tier->measured_run_ns() : 0) +
+    return probe->measured_run_ns() + pthread_tier.measured_run_ns() +
            (holder_probe ? holder_probe->measured_run_ns() : 0);
   });
   const uint64_t start_ns = probe->start();
-  if (pthread_tier) {
-    pthread_tier->begin();
+  if (everywhere) {
+    pthread_tier.begin();
     if (command) {
-      pthread_tier->expect(command->pid());
+      pthread_tier.expect(command->pid());
     } else {
-      for (const pid_t pid : filter->pids) pthread_tier->want(pid);
+      for (const pid_t pid : filter->pids) pthread_tier.want(pid);
     }
-    pthread_tier->serve();
+    pthread_tier.serve();
   }
   if (command) {
     if (Status released = command->release(); !released.ok()) return released.error();
   }
   if (filter->kind == LS_FILTER_COMM) {
     for (const pid_t pid : processes_named(filter->comm)) attendant.expect(pid);
-    if (pthread_tier) {
-      for (const pid_t pid : processes_named(filter->comm)) pthread_tier->want(pid);
-      pthread_tier->serve();
+    if (everywhere) {
+      for (const pid_t pid : processes_named(filter->comm)) pthread_tier.want(pid);
+      pthread_tier.serve();
     }
   }
   // Scripts wait for this line before they begin what is to be seen.
   spdlog::info("recording {}", options.target.describe());
   run_until_over(options, seconds, start_ns, std::move(watched), attendant, cost);
   const std::map<uint32_t, Sleeper> sleepers = find_sleepers(*probe, attendant);
-  if (pthread_tier) pthread_tier->end();
+  pthread_tier.end();
   const uint64_t stop_ns = probe->stop();
-  if (pthread_tier) pthread_tier->detach();
+  pthread_tier.detach();
   attendant.serve();
   const double program_seconds = cost.seconds(stop_ns - start_ns);
 
   auto tables = read_tables(probe->maps());
   if (!tables) return tables.error();
-  if (pthread_tier) {
-    if (Status read = read_pthread_tables(pthread_tier->maps(), *tables); !read.ok()) {
+  if (pthread_tier.loaded()) {
+    if (Status read = read_pthread_tables(pthread_tier.maps(), *tables); !read.ok()) {
       return read.error();
+    }
+    tables->slice = pthread_tier.slice();
+    if (const SliceBooks* books = pthread_tier.books()) {
+      tables->slices = books->slices();
+      tables->observed_share = books->observed_share(start_ns, stop_ns);
+      tables->estimates = books->estimate(start_ns, stop_ns);
     }
   }
   if (holder_probe) {
@@ -497,7 +515,7 @@ Result<Capture> record(const RecordOptions& options, SandboxedParser& parser,
   capture.target = options.target.describe();
   capture.start_unix_ns = start_unix_ns;
   capture.tiers = {"futex"};
-  if (pthread_tier) capture.tiers.push_back("pthread");
+  if (pthread_tier.loaded()) capture.tiers.push_back("pthread");
   if (holder_probe) capture.tiers.push_back("holder");
   const double wall = static_cast<double>(stop_ns - start_ns) * 1e-9;
   const double cpus = static_cast<double>(std::max(1L, ::sysconf(_SC_NPROCESSORS_ONLN)));

@@ -7,11 +7,15 @@
 #include "base/result.h"
 #include "capture/capture.h"
 #include "parse/sandboxed_parser.h"
+#include "record/pthread_tier.h"
 #include "record/raw_tables.h"
 #include "record/target.h"
 #include "symbolize/symbolizer.h"
 
 namespace lockscope {
+
+/// Of somebody who looks at a process for a while.
+inline constexpr double kInteractiveBudget = 5;
 
 struct RecordOptions {
   Target target;
@@ -19,8 +23,10 @@ struct RecordOptions {
   std::optional<double> seconds;
   /// Stacks a second and CPU above which they are sampled; 0: all are taken.
   uint32_t stack_rate = kDefaultStackRate;
-  /// Whether uprobes are placed in the target's libc: every acquisition is seen.
-  bool pthread_tier = false;
+  /// Where uprobes are placed in libc: every acquisition is seen.
+  PthreadScope pthread_tier = PthreadScope::Nowhere;
+  /// What these may cost, of the CPU time of the processes that they are in, in percent.
+  double budget_percent = kInteractiveBudget;
   /// Whether the scheduler is watched for what holders of contended locks do.
   bool holder_tier = false;
   /// The command's output goes to stderr: stdout is for the report.

@@ -139,6 +139,12 @@ json hold_json(const Diagnosis& diagnosis, const Site& site) {
   hold["in_flight"] = object.held;
   hold["failed"] = object.failed;
   hold["before_capture"] = object.before;
+  const Quality& quality = diagnosis.capture.capture.quality;
+  hold["observed_share"] = quality.pthread_share;
+  const bool known = quality.pthread_slices > 2;
+  hold["count_error"] = known ? json(object.count_error) : json(nullptr);
+  hold["total_error"] = known ? json(object.total_error) : json(nullptr);
+  hold["mean_error"] = known ? json(object.mean_error) : json(nullptr);
   return hold;
 }
 
@@ -184,6 +190,8 @@ json capture_json(const Diagnosis& diagnosis) {
             {"stacks_taken", quality.stacks_taken},
             {"events", quality.events},
             {"sampled_events", quality.sampled_events},
+            {"pthread_slices", quality.pthread_slices},
+            {"pthread_share", quality.pthread_share},
             {"self_cpu_share", quality.self_cpu_share},
             {"sufficient", diagnosis.sufficient}}}};
 }

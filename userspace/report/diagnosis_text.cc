@@ -67,6 +67,25 @@ void append_stacks(std::string& out, const Diagnosis& diagnosis, const char* tit
   }
 }
 
+// What holds were estimated from, where probes were not there all of the time.
+void append_estimate(std::string& out, const Diagnosis& diagnosis, const Site& site) {
+  const Capture& capture = diagnosis.capture.capture;
+  const Quality& quality = capture.quality;
+  if (site.object == kNone || quality.pthread_slices == 0 || site.hold.count == 0) return;
+  const double mean =
+      static_cast<double>(site.hold.total_ns) / static_cast<double>(site.hold.count);
+  out += fmt::format("   holds, estimated from {} {} of time ({} of it all): {} of them, {} on average",
+                     quality.pthread_slices, quality.pthread_slices == 1 ? "slice" : "slices",
+                     format_percent(quality.pthread_share), format_count(site.hold.count),
+                     format_ns(mean));
+  if (quality.pthread_slices > 2) {
+    out += fmt::format(" (standard errors {} and {})",
+                       format_percent(capture.objects[site.object].count_error),
+                       format_percent(capture.objects[site.object].mean_error));
+  }
+  out += "\n";
+}
+
 // Activities that differ only within libraries, or by line, as one, most time first.
 std::vector<ActivityShare> merged_activities(const Diagnosis& diagnosis, const Site& site) {
   std::vector<ActivityShare> merged;
@@ -135,6 +154,7 @@ void append_finding(std::string& out, const Diagnosis& diagnosis, const Finding&
   append_stacks(out, diagnosis, "waiting", site.waiter_stacks, site.wait_ns(), "waits");
   append_stacks(out, diagnosis, "released by, with the waiting that they ended",
                 site.holder_stacks, site.blame_ns, "releases");
+  append_estimate(out, diagnosis, site);
   append_split(out, diagnosis, site);
   out += "   Fix: " + finding.fix + "\n\n";
 }

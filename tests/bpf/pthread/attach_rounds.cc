@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -17,7 +18,6 @@
 #include "parse/sandboxed_parser.h"
 #include "probe/futex_probe.h"
 #include "probe/pthread_probe.h"
-#include "record/raw_tables.h"
 
 using namespace lockscope;
 
@@ -35,9 +35,8 @@ T must(Result<T> result) {
 }
 
 uint64_t hits(const PthreadProbe& probe) {
-  RawTables tables;
-  if (!read_pthread_tables(probe.maps(), tables).ok()) die("cannot read the tables");
-  return tables.pthread_counters[LS_PTHREAD_HITS];
+  const auto all = probe.hits();
+  return std::accumulate(all.begin(), all.end(), uint64_t{0});
 }
 
 size_t open_files() {

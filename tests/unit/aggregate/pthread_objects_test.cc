@@ -123,7 +123,6 @@ TEST_F(PthreadObjects, OrdersAndLosses) {
   key = {kProcess, kOther, kMutex};
   row = {.count = 7, .stack = 5, .tid = 99};
   tables_.orders.push_back({{kProcess, kOther, 0x1234}, {.count = 1}});
-  tables_.pthread_counters[LS_PTHREAD_HITS] = 1000;
   tables_.pthread_counters[LS_PTHREAD_LOST_OBJECTS] = 3;
   const Capture capture = made();
   ASSERT_EQ(capture.orders.size(), 1u) << "an object that there was no room for";
