@@ -9,8 +9,8 @@ set -euo pipefail
 build=(g++ make pkg-config clang-14 bpftool libbpf-dev libelf-dev libdw-dev libdebuginfod-dev
        liblzma-dev zlib1g-dev libzstd-dev libiberty-dev libseccomp-dev libspdlog-dev libfmt-dev
        libcli11-dev nlohmann-json3-dev libzydis-dev linux-libc-dev)
-test=(libgtest-dev golang-go python3 python3-pytest python3-jsonschema binutils gcc procps util-linux
-      libclang-rt-14-dev xz-utils)
+test=(libgtest-dev golang-go python3 python3-pytest python3-jsonschema binutils gcc musl-tools procps
+      util-linux libclang-rt-14-dev xz-utils)
 
 case "${1:-build}" in
   build) wanted=("${build[@]}") ;;

@@ -144,6 +144,11 @@ def test_replay_needs_no_root_and_no_binary(capture):
         binary.unlink()
 
 
+def test_a_list_of_tiers_ends_before_the_file(capture):
+    done = run("report", "--tiers", "futex,pthread", capture)
+    assert done.returncode == 0 and done.stdout == run("report", capture).stdout
+
+
 def test_documents_follow_their_schemas(capture):
     for command in ("diagnose", "report"):
         document = json.loads(run(command, capture, "--format", "json").stdout)

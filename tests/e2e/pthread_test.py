@@ -157,12 +157,15 @@ def primitives(tmp_path_factory):
     subprocess.run(["gcc", "-O1", "-g", "-pthread", "main.c", "-o", "program"], cwd=folder,
                    check=True)
     capture = folder / "capture"
-    done = run("record", "--tiers", "futex,pthread", "-o", capture, "--", folder / "program")
+    done = run("record", "--tiers", "futex,pthread", "--budget", "100", "-o", capture, "--",
+               folder / "program")
     assert done.returncode == 0, done.stderr
     report = json.loads(run("report", capture, "--format", "json").stdout)
     validate(report)
     raw = json.loads(subprocess.run(["zstd", "-dcq", "--no-check", capture], check=True,
                                     capture_output=True).stdout)["capture"]
+    raw["report"] = report
+    raw["text"] = run("report", capture).stdout
     return ({lock["name"]: lock for lock in report["locks"]},
             {thing["object"]: thing for thing in raw["objects"]}, raw)
 
@@ -180,13 +183,17 @@ def test_counts_of_uncontended_calls(primitives):
 
 
 def test_conditions_and_semaphores(primitives):
-    locks, objects, _ = primitives
+    locks, objects, raw = primitives
     condition, lonely = objects["condition"], objects["lonely"]
     assert condition["signals"] == 100 and condition["unheld"] == 0
     assert 1 <= condition["waits"] <= 100
     assert condition["mutex"] == objects["handed"]["address"]
     # Nobody ever waits there, and no mutex goes with it that could be held.
     assert lonely["signals"] == 1000 and lonely["nobody"] == 1000 and lonely["waits"] == 0
+    shown = {row["name"]: row for row in raw["report"]["conditions"]}
+    assert shown["lonely"]["signals"] == shown["lonely"]["nobody_waiting"] == 1000
+    assert shown["condition"]["mutex"] == hex(objects["handed"]["address"])
+    assert shown["condition"]["without_mutex"] == 0
     # The mutex is given back in each wait, and taken again.
     assert locks["handed"]["hold"]["count"] == 101 + condition["waits"]
     assert objects["once"]["waits"] == 1000
@@ -202,6 +209,12 @@ def test_lock_order(primitives):
               row["count"]) for row in raw["orders"]]
     assert ("first", "second", 1000) in order
     assert not [row for row in order if row[0] in ("second", "recursive", "shared")]
+    shown = [row for row in raw["report"]["lock_order"] if row["held"]["name"] == "first"]
+    assert [(row["wanted"]["name"], row["count"], row["reversed"]) for row in shown] == [
+        ("second", 1000, False)]
+    # Of the first time, when the program's code was hardly known.
+    assert shown[0]["frames"][0]["function"] == "pthread_mutex_lock" and shown[0]["tid"] > 0
+    assert "LOCK ORDER" in raw["text"]
 
 
 def test_attach_in_mid_flight_invents_nothing(tmp_path):
@@ -278,3 +291,60 @@ def test_says_what_it_cannot_do(tmp_path):
         assert done.returncode == 2
         assert "chosen processes" in done.stderr and done.stderr.count("\n") == 1
     assert run("report", "--tiers", "kernel", "-a").returncode == 2
+
+
+# Counts for itself, from when a file is there, so that a tracer is there before.
+OWN_LIBC = r"""
+#include <pthread.h>
+#include <stdio.h>
+#include <time.h>
+#include <unistd.h>
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+static const char *go;
+static double held[3];
+static double now(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return t.tv_sec * 1e9 + t.tv_nsec;
+}
+static void *work(void *argument) {
+  double *own = argument;
+  while (access(go, F_OK)) usleep(5000);
+  for (int i = 0; i < 300; i++) {
+    pthread_mutex_lock(&mutex);
+    double at = now();
+    usleep(1000);
+    *own += now() - at;
+    pthread_mutex_unlock(&mutex);
+    usleep(500);
+  }
+  return 0;
+}
+int main(int argc, char **argv) {
+  pthread_t threads[3];
+  go = argv[argc - 1];
+  for (int i = 0; i < 3; i++) pthread_create(&threads[i], 0, work, &held[i]);
+  for (int i = 0; i < 3; i++) pthread_join(threads[i], 0);
+  printf("{\"lock_address\": \"%p\", \"all_hold_ns\": %.0f}\n", (void *)&mutex,
+         held[0] + held[1] + held[2]);
+}
+"""
+
+
+@pytest.mark.parametrize("compiler", ["gcc -static", "musl-gcc", "musl-gcc -static"])
+def test_programs_with_another_libc(compiler, tmp_path):
+    """Theirs is in the program, or of another kind."""
+    source, program, go = tmp_path / "own.c", tmp_path / "own", tmp_path / "go"
+    source.write_text(OWN_LIBC)
+    subprocess.run([*compiler.split(), "-O1", "-pthread", "-o", program, source], check=True)
+    process = subprocess.Popen([program, go], stdout=subprocess.PIPE, text=True)
+    attached = Attached("report", "--tiers", "futex,pthread", "--format", "json", "-d", "60", "-p",
+                        process.pid)
+    go.touch()
+    report = json.loads(attached.finish())
+    validate(report)
+    out, _ = process.communicate(timeout=60)
+    own = json.loads(out)
+    hold = lock_at(report, own["lock_address"])["hold"]
+    assert hold["count"] == 900 and hold["in_flight"] == 0 and hold["before_capture"] == 0
+    assert hold["total_ns"] == pytest.approx(own["all_hold_ns"], rel=TOLERANCE)

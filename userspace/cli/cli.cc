@@ -43,6 +43,7 @@ void add_target(CLI::App& app, Request& request) {
                  "hold a contended lock (default futex)")
       ->type_name("LIST")
       ->delimiter(',')
+      ->allow_extra_args(false)
       ->check(CLI::IsMember({"futex", "pthread", "holder"}));
   app.add_option("--budget", request.budget_percent,
                  "percent of the CPU time of the processes looked at that the pthread tier's\n"

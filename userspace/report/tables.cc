@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "pthread_tier.h"
 #include "report/diagnosis_json.h"
 #include "report/diagnosis_text.h"
 #include "text/format.h"
@@ -117,6 +118,113 @@ void append_stack_table(std::string& out, const Diagnosis& diagnosis, const char
   append_more(out, rows.size());
 }
 
+std::string object_label(const Diagnosis& diagnosis, Index object) {
+  const auto& sites = diagnosis.view.sites;
+  const auto site = std::find_if(sites.begin(), sites.end(),
+                                 [object](const Site& it) { return it.object == object; });
+  if (site != sites.end()) return printable(site->name);
+  const PthreadObject& it = diagnosis.capture.capture.objects[object];
+  return it.object.empty() ? fmt::format("{:#x}", it.address) : printable(it.object);
+}
+
+// Locks asked for while another was held, most often first.
+std::vector<const OrderRow*> sorted_orders(const Diagnosis& diagnosis) {
+  std::vector<const OrderRow*> orders;
+  for (const OrderRow& order : diagnosis.capture.capture.orders) {
+    if (order.held != kNone && order.wanted != kNone) orders.push_back(&order);
+  }
+  std::stable_sort(orders.begin(), orders.end(),
+                   [](const OrderRow* a, const OrderRow* b) { return a->count > b->count; });
+  return orders;
+}
+
+bool is_reversed(const Diagnosis& diagnosis, const OrderRow& order) {
+  const auto& orders = diagnosis.capture.capture.orders;
+  return std::any_of(orders.begin(), orders.end(), [&](const OrderRow& other) {
+    return other.held == order.wanted && other.wanted == order.held;
+  });
+}
+
+std::vector<Index> conditions(const Diagnosis& diagnosis) {
+  std::vector<Index> found;
+  const auto& objects = diagnosis.capture.capture.objects;
+  for (size_t i = 0; i < objects.size(); i++) {
+    if (objects[i].kind == LS_OBJECT_COND) found.push_back(static_cast<Index>(i));
+  }
+  std::stable_sort(found.begin(), found.end(), [&](Index a, Index b) {
+    return objects[a].waits + objects[a].signals > objects[b].waits + objects[b].signals;
+  });
+  return found;
+}
+
+// What only the pthread tier sees.
+void append_pthread_tables(std::string& out, const Diagnosis& diagnosis) {
+  const auto orders = sorted_orders(diagnosis);
+  if (!orders.empty()) {
+    out += fmt::format("\nLOCK ORDER: asked for while another was held\n  {} {} {:>9}\n",
+                       fit("held", kNameWidth), fit("asked for", kNameWidth), "count");
+    for (size_t i = 0; i < orders.size() && i < kMaxRows; i++) {
+      out += fmt::format("  {} {} {:>9}{}\n",
+                         fit(object_label(diagnosis, orders[i]->held), kNameWidth),
+                         fit(object_label(diagnosis, orders[i]->wanted), kNameWidth),
+                         format_count(orders[i]->count),
+                         is_reversed(diagnosis, *orders[i]) ? "  and the other way round" : "");
+    }
+    append_more(out, orders.size());
+  }
+  const auto found = conditions(diagnosis);
+  if (found.empty()) return;
+  out += fmt::format("\nCONDITIONS\n  {} {:>9} {:>9} {:>10} {:>13} {:>14}\n",
+                     fit("name", kNameWidth), "waits", "signals", "broadcasts", "without mutex",
+                     "nobody waiting");
+  for (size_t i = 0; i < found.size() && i < kMaxRows; i++) {
+    const PthreadObject& object = diagnosis.capture.capture.objects[found[i]];
+    out += fmt::format("  {} {:>9} {:>9} {:>10} {:>13} {:>14}\n",
+                       fit(object_label(diagnosis, found[i]), kNameWidth),
+                       format_count(object.waits), format_count(object.signals),
+                       format_count(object.broadcasts), format_count(object.unheld),
+                       format_count(object.nobody));
+  }
+  append_more(out, found.size());
+}
+
+json object_json(const Diagnosis& diagnosis, Index object) {
+  const Capture& capture = diagnosis.capture.capture;
+  const PthreadObject& it = capture.objects[object];
+  return {{"name", object_label(diagnosis, object)},
+          {"address", fmt::format("{:#x}", it.address)},
+          {"pid", it.process == kNone ? 0 : capture.processes[it.process].pid}};
+}
+
+json orders_json(const Diagnosis& diagnosis) {
+  json rows = json::array();
+  for (const OrderRow* order : sorted_orders(diagnosis)) {
+    rows.push_back({{"held", object_json(diagnosis, order->held)},
+                    {"wanted", object_json(diagnosis, order->wanted)},
+                    {"count", order->count},
+                    {"reversed", is_reversed(diagnosis, *order)},
+                    {"tid", order->tid},
+                    {"frames", frames_json(diagnosis, order->stack)}});
+  }
+  return rows;
+}
+
+json conditions_json(const Diagnosis& diagnosis) {
+  json rows = json::array();
+  for (const Index index : conditions(diagnosis)) {
+    const PthreadObject& object = diagnosis.capture.capture.objects[index];
+    json row = object_json(diagnosis, index);
+    row["mutex"] = object.mutex == 0 ? json(nullptr) : json(fmt::format("{:#x}", object.mutex));
+    row["waits"] = object.waits;
+    row["signals"] = object.signals;
+    row["broadcasts"] = object.broadcasts;
+    row["without_mutex"] = object.unheld;
+    row["nobody_waiting"] = object.nobody;
+    rows.push_back(std::move(row));
+  }
+  return rows;
+}
+
 json addresses_json(const Capture& capture, Index stack) {
   json addresses = json::array();
   if (stack == kNone) return addresses;
@@ -183,6 +291,7 @@ std::string tables_text(const Diagnosis& diagnosis, SortKey key) {
     }
     append_more(out, pairs.size());
   }
+  append_pthread_tables(out, diagnosis);
   return out + "\n" + quality_line(diagnosis);
 }
 
@@ -248,6 +357,8 @@ std::string tables_json(const Diagnosis& diagnosis, SortKey key) {
                                  {"waiter_frames", frames_json(diagnosis, pair->waiter)},
                                  {"waker_frames", frames_json(diagnosis, pair->waker)}});
   }
+  document["lock_order"] = orders_json(diagnosis);
+  document["conditions"] = conditions_json(diagnosis);
   return to_text(document);
 }
 
