@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <cstring>
 #include <string_view>
+#include <thread>
 
 #include "base/fd.h"
 
@@ -37,6 +38,13 @@ Status prepare_bpf() {
         "this kernel has no BTF (/sys/kernel/btf/vmlinux): needs CONFIG_DEBUG_INFO_BTF");
   }
   return {};
+}
+
+void LinkDeleter::operator()(bpf_link* link) const { bpf_link__destroy(link); }
+
+void take_down(std::vector<Link>& links) {
+  std::vector<std::jthread> threads;
+  for (Link& link : links) threads.emplace_back([&link] { link.reset(); });
 }
 
 Status share_maps(bpf_object* ours, bpf_object* theirs) {

@@ -21,11 +21,6 @@
 namespace lockscope {
 namespace {
 
-struct LinkDeleter {
-  void operator()(bpf_link* link) const { bpf_link__destroy(link); }
-};
-using Link = std::unique_ptr<bpf_link, LinkDeleter>;
-
 // A link that goes over one process where the kernel can, over all where not.
 Link attach(const bpf_program* program, pid_t tgid) {
   bpf_iter_link_info info {};

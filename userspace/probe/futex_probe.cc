@@ -12,7 +12,6 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <thread>
 
 #include "futex_compat.skel.h"
 #include "futex_modern.skel.h"
@@ -21,11 +20,6 @@
 
 namespace lockscope {
 namespace {
-
-struct LinkDeleter {
-  void operator()(bpf_link* link) const { bpf_link__destroy(link); }
-};
-using Link = std::unique_ptr<bpf_link, LinkDeleter>;
 
 // The switches of the capture, in the programs' own memory.
 struct Controls {
@@ -152,11 +146,9 @@ FutexProbe& FutexProbe::operator=(FutexProbe&&) noexcept = default;
 
 FutexProbe::~FutexProbe() {
   if (!state_) return;
-  // Links before the programs they hold. Taking one down waits for an RCU grace
-  // period or two (0.1 s); all at once they share them.
+  // Links before the programs they hold.
   state_->iterator.reset();
-  std::vector<std::jthread> threads;
-  for (Link& link : state_->links) threads.emplace_back([&link] { link.reset(); });
+  take_down(state_->links);
 }
 
 uint64_t monotonic_ns() {

@@ -9,7 +9,6 @@
 
 #include <cerrno>
 #include <cstring>
-#include <thread>
 #include <vector>
 
 #include "holder_compat.skel.h"
@@ -18,11 +17,6 @@
 
 namespace lockscope {
 namespace {
-
-struct LinkDeleter {
-  void operator()(bpf_link* link) const { bpf_link__destroy(link); }
-};
-using Link = std::unique_ptr<bpf_link, LinkDeleter>;
 
 struct Loaded {
   std::shared_ptr<void> skeleton;
@@ -73,10 +67,7 @@ HolderProbe::HolderProbe(std::unique_ptr<State> state) : state_(std::move(state)
 HolderProbe::HolderProbe(HolderProbe&&) noexcept = default;
 
 HolderProbe::~HolderProbe() {
-  if (!state_) return;
-  // All at once: each waits for a grace period.
-  std::vector<std::jthread> threads;
-  for (Link& link : state_->links) threads.emplace_back([&link] { link.reset(); });
+  if (state_) take_down(state_->links);
 }
 
 Result<HolderProbe> HolderProbe::open(FutexProbe& futex, uint32_t stack_rate) {

@@ -138,7 +138,7 @@ void PthreadTier::end() {
 void PthreadTier::detach() {
   if (!probe_) return;
   probe_->detach();
-  if (books_open_) close_books();
+  if (books_open_ && sliced_) close_books();
 }
 
 void PthreadTier::expect(pid_t pid) {
